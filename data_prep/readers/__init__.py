@@ -1,0 +1,1 @@
+"""Where documents come from: files, JSON Lines, Hugging Face datasets."""

@@ -1,0 +1,1 @@
+"""gptdist: pretrain GPT-style language models on many machines."""

@@ -1,0 +1,1 @@
+"""Layout-free checkpoints: written by any layout, read by any other."""

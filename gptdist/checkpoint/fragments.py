@@ -1,0 +1,132 @@
+"""Where DeepSpeed keeps a rank's master weights and moments, as fragments of flat local tensors.
+
+Each of DeepSpeed's optimizers has its own book-keeping; this is the one file that knows it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from gptdist.checkpoint.manifest import STATES, WEIGHT
+from gptdist.model.parameters import LocalParameter
+
+MOMENTS = tuple(state for state in STATES if state != WEIGHT)
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """A range of a local parameter whose optimizer state this rank keeps."""
+
+    local: LocalParameter
+    start: int
+    """First value, counted in the flat local tensor."""
+
+    states: dict[str, Tensor]
+    """For each of STATES a flat fp32 view into DeepSpeed's own memory: writing to it changes the run."""
+
+    @property
+    def numel(self) -> int:
+        """Number of values."""
+        return self.states[WEIGHT].numel()
+
+
+class OptimizerFragments:
+    """The fragments that this rank holds, and the way back from them to the model's weights."""
+
+    def __init__(self, optimizer: Any, locals_: list[LocalParameter]) -> None:
+        """Look into ``optimizer``: a ZeRO-1/2, ZeRO-3 or bf16 optimizer of DeepSpeed, or a plain torch one."""
+        self.locals = locals_
+        self._optimizer = optimizer
+        self._locals = {id(local.parameter): local for local in locals_}
+        self.is_zero3 = hasattr(optimizer, "fp32_partitioned_groups_flat")
+        self.is_plain = isinstance(optimizer, torch.optim.Optimizer)
+
+    def all(self) -> list[Fragment]:
+        """Return every fragment of this rank; moments that do not exist yet are created as zeros."""
+        ranges = self._zero3_ranges() if self.is_zero3 else self._plain_ranges() if self.is_plain else self._ranges()
+        return [
+            Fragment(
+                local=self._locals[id(parameter)],
+                start=start,
+                states={state: self._state(flat, state).view(-1)[offset : offset + numel] for state in STATES},
+            )
+            for parameter, start, numel, flat, offset in ranges
+        ]
+
+    def optimizer_step(self) -> int:
+        """Return how many updates the moments have seen."""
+        steps = {int(state["step"]) for state in self._torch_optimizer.state.values() if "step" in state}
+        assert len(steps) <= 1, f"parameter groups disagree on the optimizer step: {sorted(steps)}"
+        return steps.pop() if steps else 0
+
+    def set_optimizer_step(self, step: int) -> None:
+        """Make all moments have seen ``step`` updates; each has a counter of its own."""
+        for state in self._torch_optimizer.state.values():
+            device = state[MOMENTS[0]].device
+            state["step"] = torch.tensor(float(step), dtype=torch.float32, device=device)
+
+    def weights_follow(self) -> None:
+        """Recompute the model's weights from the master weights. Collective: every rank calls it."""
+        optimizer = self._optimizer
+        if self.is_plain:
+            return  # they are the same tensors
+        if not self.is_zero3:
+            optimizer.update_lp_params()
+            return
+        for index, flat in enumerate(optimizer.fp32_partitioned_groups_flat):
+            kept = optimizer.fp16_partitioned_groups_flat[index]
+            kept.data.copy_(flat.data)
+            group = optimizer.fp16_partitioned_groups[index]
+            for old, new in zip(group, optimizer.unflatten(kept, group), strict=True):
+                old.data = new.data
+        persistent = optimizer.persistent_parameters
+        if len(persistent):
+            persistent[0].partition(persistent)
+            persistent[0].all_gather(persistent)
+
+    @property
+    def _torch_optimizer(self) -> torch.optim.Optimizer:
+        inner: torch.optim.Optimizer = self._optimizer if self.is_plain else self._optimizer.optimizer
+        return inner
+
+    def _state(self, flat: Tensor, state: str) -> Tensor:
+        if state == WEIGHT:
+            return flat.data
+        held = self._torch_optimizer.state[flat]
+        if state not in held:
+            held[state] = torch.zeros_like(flat)
+        values: Tensor = held[state]
+        return values
+
+    def _plain_ranges(self) -> Iterator[tuple[nn.Parameter, int, int, Tensor, int]]:
+        for local in self._locals.values():
+            yield local.parameter, 0, local.numel, local.parameter, 0
+
+    def _ranges(self) -> Iterator[tuple[nn.Parameter, int, int, Tensor, int]]:
+        optimizer = self._optimizer
+        if hasattr(optimizer, "bf16_groups"):
+            groups, flats = optimizer.bf16_groups, optimizer.fp32_groups_flat_partition
+        else:
+            groups, flats = optimizer.bit16_groups, optimizer.single_partition_of_fp32_groups
+        for group, flat in zip(groups, flats, strict=True):
+            for parameter in group:
+                mapping = parameter._hp_mapping
+                if mapping is not None:
+                    low, high = mapping.lp_fragment_address, mapping.hp_fragment_address
+                    yield parameter, low.start, low.numel, flat, high.start
+
+    def _zero3_ranges(self) -> Iterator[tuple[nn.Parameter, int, int, Tensor, int]]:
+        optimizer = self._optimizer
+        rank = dist.get_rank(optimizer.dp_process_group)
+        for index, group in enumerate(optimizer.fp16_groups):
+            flat = optimizer.fp32_partitioned_groups_flat[index]
+            for parameter in group:
+                _, offset, numel = optimizer.grad_position[optimizer.get_param_id(parameter)]
+                start = rank * parameter.ds_tensor.ds_numel
+                valid = max(0, min(numel, parameter.ds_numel - start))
+                if valid:
+                    yield parameter, start, valid, flat, offset

@@ -1,0 +1,97 @@
+"""Put a checkpoint into a run of any layout: each rank reads the ranges that it will hold."""
+
+import torch
+from torch import Tensor
+
+from gptdist.checkpoint.fragments import Fragment, OptimizerFragments
+from gptdist.checkpoint.manifest import STATES, WEIGHT
+from gptdist.checkpoint.read import CheckpointReader
+from gptdist.errors import CheckpointError
+from gptdist.model.parameters import LocalParameter
+
+
+def load_run(reader: CheckpointReader, fragments: OptimizerFragments) -> None:
+    """Restore master weights, moments and weights of a run. Collective: every rank calls it.
+
+    Raises:
+        CheckpointError: a tensor is missing, left over, or of another shape.
+    """
+    check_names(reader, fragments.locals)
+    for fragment in fragments.all():
+        check_shape(reader, fragment.local)
+        for state in STATES:
+            fragment.states[state].copy_(read_range(reader, fragment, state))
+    fragments.set_optimizer_step(reader.manifest.progress.optimizer_step)
+    fragments.weights_follow()
+
+
+def load_weights(reader: CheckpointReader, locals_: list[LocalParameter]) -> None:
+    """Put a checkpoint's weights into a model without an optimizer, in the model's number format.
+
+    Raises:
+        CheckpointError: a tensor is missing, left over, or of another shape.
+    """
+    check_names(reader, locals_)
+    for local in locals_:
+        check_shape(reader, local)
+        values = _range(reader, local, WEIGHT, 0, local.numel)
+        with torch.no_grad():
+            local.parameter.copy_(values.view(local.parameter.shape))
+
+
+def check_names(reader: CheckpointReader, locals_: list[LocalParameter]) -> None:
+    """Refuse a checkpoint that holds other tensors than the model has.
+
+    Raises:
+        CheckpointError: names the tensors that are too many or too few.
+    """
+    wanted, found = {local.logical.name for local in locals_}, set(reader.tensor_names)
+    for names, fact in ((wanted - found, "lacks"), (found - wanted, "has besides the model's")):
+        if names:
+            raise CheckpointError(
+                f"{reader.folder}: {fact} {len(names)} tensors, such as '{min(names)}'; "
+                f"the model section is not the one it was trained with"
+            )
+
+
+def check_shape(reader: CheckpointReader, local: LocalParameter) -> None:
+    """Refuse a tensor of another shape.
+
+    Raises:
+        CheckpointError: names tensor and both shapes.
+    """
+    entry, logical = reader.entry(local.logical.name), local.logical
+    if entry.shape != logical.shape or (entry.outer, entry.length, entry.inner) != logical.box():
+        raise CheckpointError(
+            f"{reader.folder}: '{entry.name}' is {list(entry.shape)}, the model's is {list(logical.shape)}; "
+            f"the model section is not the one it was trained with"
+        )
+
+
+def read_range(reader: CheckpointReader, fragment: Fragment, state: str) -> Tensor:
+    """Return the values of one fragment, flat in fp32."""
+    return _range(reader, fragment.local, state, fragment.start, fragment.numel)
+
+
+def _range(reader: CheckpointReader, local: LocalParameter, state: str, start: int, numel: int) -> Tensor:
+    """Return values ``start`` … ``start + numel - 1`` of the flat local tensor; padding is zero.
+
+    The range is widened to whole rows of [outer, local_length, inner], or, where it lies within one row, to whole
+    ``inner`` vectors: nothing else is read.
+    """
+    logical, inner = local.logical, local.logical.inner
+    row = local.local_length * inner
+    first_row, behind_row = start // row, -(-(start + numel) // row)
+    begin, end = 0, local.local_length
+    if behind_row - first_row == 1:
+        begin = (start - first_row * row) // inner
+        end = -(-(start + numel - first_row * row) // inner)
+    staging = torch.zeros(behind_row - first_row, end - begin, inner)
+    valid = min(end, local.valid_length)
+    if begin < valid:
+        staging[:, : valid - begin] = reader.block(
+            logical.name, state, outer=(first_row, behind_row), along=(local.start + begin, local.start + valid)
+        )
+    skipped = start - (first_row * row + begin * inner)
+    return staging.view(-1)[skipped : skipped + numel]
+

@@ -1,0 +1,189 @@
+"""What a checkpoint says of itself: which file holds which range of which tensor, and what run it belongs to.
+
+A step folder holds ``manifest.json`` and one safetensors file a rank. Tensors are logical: no layout, no padding; each
+is [outer, length, inner], cut along ``length`` into slices by the tensor parallelism it was saved with, and each slice,
+flat, into fragments by ZeRO. See docs/checkpoint_format.md.
+"""
+
+import json
+import os
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from pydantic import field_validator
+
+from gptdist.config.section import Section
+from gptdist.errors import CheckpointError, ConfigError
+
+FORMAT = "gptdist-checkpoint"
+VERSION = 1
+MANIFEST_NAME = "manifest.json"
+
+WEIGHT = "weight"
+STATES = (WEIGHT, "exp_avg", "exp_avg_sq")
+"""What is stored of every parameter, each in fp32: the master weight and Adam's two moments."""
+
+
+class TensorEntry(Section):
+    """One logical tensor."""
+
+    name: str
+    shape: tuple[int, ...]
+    outer: int
+    length: int
+    inner: int
+    num_slices: int
+    """Into how many slices ``length`` was cut."""
+
+    slice_length: int
+    """Length of each slice; the last ones may reach beyond ``length``, where there was padding."""
+
+
+class FragmentEntry(Section):
+    """A range of one slice, held by one file under the keys ``<state>/<tensor>``."""
+
+    tensor: str
+    slice_index: int
+    start: int
+    """First value, counted in the flat slice [outer, slice_length, inner]."""
+
+    numel: int
+    file: str
+
+    @field_validator("file")
+    @classmethod
+    def _stays_in_folder(cls, name: str) -> str:
+        return plain_file_name(name)
+
+
+class FileEntry(Section):
+    """One file and how to tell that it is whole."""
+
+    name: str
+    num_bytes: int
+    sha256: str
+
+    @field_validator("name")
+    @classmethod
+    def _stays_in_folder(cls, name: str) -> str:
+        return plain_file_name(name)
+
+
+class RankRecord(Section):
+    """What one rank wrote; merged into the manifest."""
+
+    file: FileEntry
+    tensors: tuple[TensorEntry, ...]
+    fragments: tuple[FragmentEntry, ...]
+
+
+class SavedLayout(Section):
+    """How the run was spread when it saved; for people, not needed to load."""
+
+    world_size: int
+    tensor_parallel_size: int
+    data_parallel_size: int
+    zero_stage: int
+
+
+class Progress(Section):
+    """How far the run was, and on what."""
+
+    step: int
+    consumed_samples: int
+    consumed_tokens: int
+    optimizer_step: int
+    """Updates that Adam's moments have seen."""
+
+    loss: float | None = None
+    """Training loss of the last step, nats a token."""
+
+    validation_loss: float | None = None
+    """Newest validation loss, nats a token."""
+
+
+class Manifest(Section):
+    """Everything about one checkpoint but the numbers themselves."""
+
+    format: Literal["gptdist-checkpoint"]
+    version: int
+    progress: Progress
+    config: dict[str, Any]
+    """The resolved config of the run that saved it."""
+
+    tokenizer_fingerprint: str
+    data_fingerprints: dict[str, str]
+    """Content of each data source; another content would be other samples."""
+
+    layout: SavedLayout
+    tensors: tuple[TensorEntry, ...]
+    fragments: tuple[FragmentEntry, ...]
+    files: tuple[FileEntry, ...]
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return self.progress.step
+
+
+def plain_file_name(name: str) -> str:
+    """Return ``name``, which must not lead out of its folder."""
+    if not name or PurePosixPath(name).name != name or name in {".", ".."} or "\\" in name or "\0" in name:
+        raise ValueError(f"file name '{name}' leads out of the folder; the manifest was tampered with")
+    return name
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Return the manifest of a step folder.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or of a version this code does not know.
+    """
+    path = folder / MANIFEST_NAME
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file; the folder is no whole checkpoint") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}); restore it or use an older checkpoint") from None
+    if not isinstance(tree, dict) or tree.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: is not a {FORMAT} manifest; name a checkpoint of this framework")
+    if tree.get("version") != VERSION:
+        raise CheckpointError(
+            f"{path}: format version {tree.get('version')} is unknown here (known: {VERSION}); update gptdist"
+        )
+    try:
+        return Manifest.from_tree(tree, origin=str(path))
+    except ConfigError as error:
+        raise CheckpointError(f"{error.problems[0]}; the manifest is damaged, use an older checkpoint") from None
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write ``manifest`` to disk for good: fsync of file and folder."""
+    write_durably(folder / MANIFEST_NAME, json.dumps(manifest.tree()).encode())
+    sync_folder(folder)
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file whose content is on the disk when this returns."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace_durably(path: Path, content: bytes) -> None:
+    """Put ``content`` in the place of ``path`` at once: readers see the old file or the new one, never half."""
+    fresh = path.with_name(f".{path.name}.partial")
+    write_durably(fresh, content)
+    fresh.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names in ``folder`` durable: files created, renamed and removed so far."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,194 @@
+"""Write a checkpoint: every rank its own fragments, the manifest last, then one rename."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from gptdist.checkpoint.find import step_folder_name
+from gptdist.checkpoint.fragments import Fragment, OptimizerFragments
+from gptdist.checkpoint.manifest import (
+    STATES,
+    VERSION,
+    FileEntry,
+    FragmentEntry,
+    Manifest,
+    Progress,
+    RankRecord,
+    SavedLayout,
+    TensorEntry,
+    replace_durably,
+    sync_folder,
+    write_durably,
+    write_manifest,
+)
+from gptdist.checkpoint.tensor_file import write_tensors
+from gptdist.errors import CheckpointError
+from gptdist.mesh.groups import Mesh, max_over_ranks
+
+LATEST_NAME = "latest"
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What a checkpoint says about the run it belongs to."""
+
+    config: dict[str, Any]
+    tokenizer_fingerprint: str
+    data_fingerprints: dict[str, str]
+    zero_stage: int
+
+
+def save_checkpoint(
+    checkpoints: Path, fragments: OptimizerFragments, progress: Progress, identity: RunIdentity, mesh: Mesh
+) -> Path:
+    """Write the checkpoint of ``progress.step`` and return its folder. Collective: every rank calls it.
+
+    Until the last rename the folder has another name, so that a kill at any instant leaves either the whole
+    checkpoint or none. The data of all ranks must be on one file system that all of them see.
+
+    Raises:
+        CheckpointError: a rank could not write, on every rank.
+    """
+    final = checkpoints / step_folder_name(progress.step)
+    partial = checkpoints / f".partial-{final.name}"
+    problem = ""
+    if mesh.is_lead:
+        problem = _attempt(lambda: _make_empty(partial))
+    if max_over_ranks(len(problem)):
+        raise CheckpointError(_failure(partial, problem))
+    problem = _attempt(lambda: _write_rank(partial, fragments, mesh))
+    if not max_over_ranks(len(problem)) and mesh.is_lead:
+        problem = _attempt(lambda: _commit(partial, final, progress, identity, mesh))
+    if max_over_ranks(len(problem)):
+        raise CheckpointError(_failure(partial, problem))
+    return final
+
+
+def _attempt(work: Any) -> str:
+    """Do ``work``; a full or broken disk becomes a text, because the other ranks have to hear of it first."""
+    try:
+        work()
+    except OSError as error:
+        return str(error)
+    return ""
+
+
+def _failure(partial: Path, problem: str) -> str:
+    reason = problem or "another rank failed, see its message"
+    return f"{partial}: not written ({reason}); older checkpoints are untouched, free space or mend the disk"
+
+
+def _make_empty(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
+def _write_rank(partial: Path, fragments: OptimizerFragments, mesh: Mesh) -> None:
+    tensors: dict[str, Tensor] = {}
+    entries: list[FragmentEntry] = []
+    shapes: list[TensorEntry] = []
+    name = f"rank_{mesh.rank:05d}.safetensors"
+    held = fragments.all()
+    if not fragments.is_plain:
+        shares = [(fragment, 0, _valid_numel(fragment)) for fragment in held]
+    else:  # every replica holds everything: each writes a part
+        shares = [(fragment, *_share(_valid_numel(fragment), mesh)) for fragment in held]
+    for fragment, begin, end in shares:
+        local, logical = fragment.local, fragment.local.logical
+        if not logical.is_split and mesh.place.tp_rank:
+            continue  # tensor-parallel rank 0 writes what all of them hold
+        slices = mesh.layout.tensor_parallel_size if logical.is_split else 1
+        shapes.append(
+            TensorEntry(
+                name=logical.name,
+                shape=logical.shape,
+                outer=logical.outer,
+                length=logical.length,
+                inner=logical.inner,
+                num_slices=slices,
+                slice_length=local.local_length,
+            )
+        )
+        if begin >= end:
+            continue  # nothing but padding
+        tensors.update({f"{state}/{logical.name}": fragment.states[state][begin:end] for state in STATES})
+        entries.append(
+            FragmentEntry(
+                tensor=logical.name,
+                slice_index=mesh.place.tp_rank if logical.is_split else 0,
+                start=fragment.start + begin,
+                numel=end - begin,
+                file=name,
+            )
+        )
+    file = write_tensors(partial / name, tensors)
+    record = RankRecord(file=file, tensors=tuple(shapes), fragments=tuple(entries))
+    write_durably(_record_path(partial, mesh.rank), json.dumps(record.tree()).encode())
+
+
+def _share(numel: int, mesh: Mesh) -> tuple[int, int]:
+    size = -(-numel // mesh.layout.data_parallel_size)
+    begin = min(numel, mesh.place.dp_rank * size)
+    return begin, min(numel, begin + size)
+
+
+def _valid_numel(fragment: Fragment) -> int:
+    """Return how many of a fragment's values are no padding; padding stands only at the end of a local tensor."""
+    local = fragment.local
+    assert local.valid_length == local.local_length or local.logical.outer == 1, "padding inside a tensor"
+    valid = local.logical.outer * local.valid_length * local.logical.inner
+    return max(0, min(fragment.numel, valid - fragment.start))
+
+
+def _record_path(partial: Path, rank: int) -> Path:
+    return partial / f"rank_{rank:05d}.json"
+
+
+def _commit(partial: Path, final: Path, progress: Progress, identity: RunIdentity, mesh: Mesh) -> None:
+    """Merge what the ranks wrote into the manifest, and give the folder its name."""
+    tensors: dict[str, TensorEntry] = {}
+    fragments: list[FragmentEntry] = []
+    files: list[FileEntry] = []
+    for rank in range(mesh.layout.world_size):
+        path = _record_path(partial, rank)
+        record = RankRecord.from_tree(json.loads(path.read_text()), origin=str(path))
+        tensors.update({entry.name: entry for entry in record.tensors})
+        fragments += record.fragments
+        files.append(record.file)
+        path.unlink()
+    manifest = Manifest(
+        format="gptdist-checkpoint",
+        version=VERSION,
+        progress=progress,
+        config=identity.config,
+        tokenizer_fingerprint=identity.tokenizer_fingerprint,
+        data_fingerprints=identity.data_fingerprints,
+        layout=SavedLayout(
+            world_size=mesh.layout.world_size,
+            tensor_parallel_size=mesh.layout.tensor_parallel_size,
+            data_parallel_size=mesh.layout.data_parallel_size,
+            zero_stage=identity.zero_stage,
+        ),
+        tensors=tuple(tensors.values()),
+        fragments=tuple(fragments),
+        files=tuple(files),
+    )
+    write_manifest(partial, manifest)
+    _rename(partial, final)
+    replace_durably(final.parent / LATEST_NAME, final.name.encode())
+
+
+def _rename(partial: Path, final: Path) -> None:
+    """Give ``partial`` its final name; a damaged checkpoint of the same step steps aside first."""
+    replaced = final.with_name(f".replaced-{final.name}")
+    shutil.rmtree(replaced, ignore_errors=True)
+    if final.exists():
+        final.rename(replaced)
+    partial.rename(final)
+    sync_folder(final.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+

@@ -1,0 +1,110 @@
+"""Flat fp32 tensors to and from one safetensors file, streamed and hashed on the way."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from gptdist.checkpoint.manifest import FileEntry
+from gptdist.errors import CheckpointError
+
+HASH_BLOCK_BYTES = 2**24
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> FileEntry:
+    """Write flat fp32 ``tensors`` and return the file's size and hash; on the disk when this returns.
+
+    One tensor at a time is copied to host memory.
+    """
+    header: dict[str, Any] = {}
+    offset = 0
+    for key, tensor in tensors.items():
+        assert (tensor.dim(), tensor.dtype) == (1, torch.float32), f"{key}: {tensor.dtype} {tuple(tensor.shape)}"
+        end = offset + 4 * tensor.numel()
+        header[key] = {"dtype": "F32", "shape": [tensor.numel()], "data_offsets": [offset, end]}
+        offset = end
+    encoded = json.dumps(header).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for part in (len(encoded).to_bytes(8, "little"), encoded):
+            file.write(part)
+            digest.update(part)
+        for tensor in tensors.values():
+            values = tensor.detach().to("cpu").contiguous().numpy().view("uint8").data
+            file.write(values)
+            digest.update(values)
+        file.flush()
+        os.fsync(file.fileno())
+        size = file.tell()
+    return FileEntry(name=path.name, num_bytes=size, sha256=digest.hexdigest())
+
+
+def file_problem(folder: Path, entry: FileEntry, *, with_hash: bool) -> str | None:
+    """Return what is wrong with a file, or None; reads all of it where its hash is asked for."""
+    path = folder / entry.name
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        return f"{path}: missing"
+    if size != entry.num_bytes:
+        return f"{path}: has {size} bytes, the manifest says {entry.num_bytes}"
+    if with_hash:
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(HASH_BLOCK_BYTES):
+                digest.update(block)
+        if digest.hexdigest() != entry.sha256:
+            return f"{path}: content has sha256 {digest.hexdigest()[:12]}, the manifest says {entry.sha256[:12]}"
+    return None
+
+
+class TensorFile:
+    """Reads ranges of flat tensors from a file that stays mapped while this is open."""
+
+    def __init__(self, path: Path) -> None:
+        """Open ``path``.
+
+        Raises:
+            CheckpointError: it is missing or no safetensors file.
+        """
+        self._path = path
+        try:
+            self._file: Any = safe_open(path, framework="pt")
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{path}: cannot be opened ({error}); use an older checkpoint") from None
+
+    def __enter__(self) -> Self:
+        """Return the file."""
+        self._file.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Unmap the file."""
+        self._file.__exit__(kind, error, trace)
+
+    def read(self, key: str, start: int, stop: int) -> Tensor:
+        """Return values ``start`` … ``stop - 1`` of tensor ``key``; only these bytes are read.
+
+        Raises:
+            CheckpointError: there is no such tensor, or it is shorter.
+        """
+        try:
+            values: Tensor = self._file.get_slice(key)[start:stop]
+        except SafetensorError as error:
+            raise CheckpointError(f"{self._path}: no tensor '{key}' ({error}); use an older checkpoint") from None
+        if values.dtype != torch.float32 or values.shape != (stop - start,):
+            raise CheckpointError(
+                f"{self._path}: tensor '{key}' is {values.dtype} {tuple(values.shape)} in {start}:{stop}; "
+                f"use an older checkpoint"
+            )
+        return values

@@ -1,0 +1,137 @@
+"""``gptdist demo``: the whole way on this machine, with the commands a user would type.
+
+Documents in; training on two data-parallel ranks, killed in the middle; resumed tensor-parallel; evaluated, exported,
+loaded by transformers.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from gptdist.errors import GptDistError, TrainingError
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+DATA = Path("data/demo")
+RUN = Path("runs/demo-cpu")
+EXPORT = Path("export/demo-cpu")
+PROMPT = "import os\n\n\ndef "
+TRANSFORMERS_SCRIPT = """\
+import sys
+from transformers import AutoModelForCausalLM, AutoTokenizer
+folder, prompt = sys.argv[1:]
+tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
+tokens = model.generate(**tokenizer(prompt, return_tensors="pt"), max_new_tokens=48, do_sample=False,
+                        repetition_penalty=1.2)
+print(tokenizer.decode(tokens[0]))
+"""
+KILL_TIMEOUT_SECONDS = 600
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments to ``parser``."""
+    parser.epilog = f"Writes {DATA}, {RUN} and {EXPORT} below the working folder; the last two are removed first."
+    parser.add_argument("--prep", nargs="*", default=[], metavar="key=value", help="changes of the data config")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes of the run config")
+    parser.set_defaults(run=_demo)
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    begin = time.perf_counter()
+    for folder in (RUN, EXPORT):
+        shutil.rmtree(folder, ignore_errors=True)
+    launch = ["launch", "local", str(CONFIGS / "runs" / "demo-cpu.yaml"), *arguments.overrides]
+    _title("1. Documents into token shards")
+    _gptdist("prep", "run", str(CONFIGS / "data" / "demo.yaml"), *arguments.prep)
+    _title("2. Train on two ranks, data parallel with ZeRO-1; kill -9 after a checkpoint")
+    _train_until_killed(launch)
+    _title("3. The same command, now tensor parallel: resumes from the checkpoint")
+    _gptdist(*launch, "parallel.tensor_parallel_size=2")
+    _title("4. Evaluate, export, check")
+    evaluation = json.loads(_gptdist("evaluate", str(RUN), "--json", capture=True))
+    _gptdist("export", str(RUN), "--to", "hf", "--output", str(EXPORT))
+    _title("5. Plain transformers loads the folder and continues a prompt")
+    print(_run([sys.executable, "-W", "ignore", "-c", TRANSFORMERS_SCRIPT, str(EXPORT), PROMPT], capture=True))
+    _summary(evaluation, time.perf_counter() - begin)
+
+
+def _title(text: str) -> None:
+    print(f"\n== {text}", flush=True)
+
+
+def _gptdist(*words: str, capture: bool = False) -> str:
+    """Run a ``gptdist`` command, after showing it; return its output where it is captured."""
+    print(f"$ gptdist {shlex.join(words)}", flush=True)
+    return _run([sys.executable, "-m", "gptdist.cli.main", *words], capture=capture)
+
+
+def _run(argv: Sequence[str], *, capture: bool) -> str:
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1"}  # everything is here: no look at a hub
+    done = subprocess.run(argv, stdout=subprocess.PIPE if capture else None, text=True, env=offline, check=False)
+    if done.returncode:
+        raise TrainingError(f"demo: a step ended with exit status {done.returncode}; its message is above")
+    return done.stdout or ""
+
+
+def _train_until_killed(launch: list[str]) -> None:
+    """Start training, and kill every process of it with SIGKILL once it has gone on past its first checkpoint."""
+    import psutil
+
+    from gptdist.checkpoint.find import step_folders
+    from gptdist.telemetry.ledger import read_json_lines
+
+    print(f"$ gptdist {shlex.join(launch)}", flush=True)
+    process = subprocess.Popen([sys.executable, "-m", "gptdist.cli.main", *launch])
+    deadline = time.monotonic() + KILL_TIMEOUT_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise TrainingError(f"demo: training ended with exit status {process.returncode} before it was killed")
+        saved = step_folders(RUN / "checkpoints")
+        done = max((record["step"] for record in read_json_lines(RUN / "metrics.jsonl")), default=0)
+        if saved and done > int(saved[-1].name.removeprefix("step_")):
+            break
+        time.sleep(0.1)
+    # Ranks are children of torchrun in sessions of their own: each is killed by its number, as a power cut would.
+    for victim in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
+        victim.kill()
+    process.wait()
+    print(f"\n>>> kill -9 of all processes after step {done}; checkpoints: {', '.join(p.name for p in saved)}")
+
+
+def _summary(evaluation: dict[str, Any], seconds: float) -> None:
+    from gptdist.data.manifest import DatasetManifest
+    from gptdist.telemetry.ledger import read_json_lines
+
+    records = [record for record in read_json_lines(RUN / "metrics.jsonl") if record["kind"] == "train"]
+    first = [record for record in records if record["attempt"] == 1]
+    second = [record for record in records if record["attempt"] > 1]
+    if not first or not second:
+        raise GptDistError(f"{RUN}: no metrics of both attempts; run the demo again")
+    manifests = [DatasetManifest.read(DATA / name) for name in ("python", "documents")]
+    splits = [split for manifest in manifests for split in manifest.splits.values()]
+    parity = json.loads((EXPORT / "export.json").read_text())["parity"]
+    speeds = [record["tokens_per_second"] for record in records]
+    rows = {
+        "documents prepared": f"{sum(split.documents for split in splits):,}",
+        "tokens prepared": f"{sum(split.tokens for split in splits):,}",
+        f"loss at the start (step {first[0]['step']})": f"{first[0]['loss']:.4f} nats/token",
+        f"loss at the kill (step {first[-1]['step']})": f"{first[-1]['loss']:.4f} nats/token",
+        f"loss after the resume (step {second[0]['step']})": f"{second[0]['loss']:.4f} nats/token",
+        f"loss at the end (step {second[-1]['step']})": f"{second[-1]['loss']:.4f} nats/token",
+        "validation": f"{evaluation['bits_per_byte']:.4f} bits/byte ({evaluation['loss']:.4f} nats/token)",
+        "training speed (median)": f"{median(speeds):,.0f} tokens/s",
+        "export: largest logit difference": f"{parity['max_abs_difference']:.1e} of {parity['max_abs_logit']:.1f}",
+        "everything took": f"{seconds:.0f} s",
+    }
+    width = max(map(len, rows))
+    print("\n== Summary")
+    for name, value in rows.items():
+        print(f"{name:<{width}}  {value}")

@@ -1,0 +1,61 @@
+"""The ``gptdist`` command: parse, run one sub-command, turn a user's mistake into one line and exit status 2."""
+
+import argparse
+import os
+import sys
+from importlib import import_module
+
+from gptdist.errors import GptDistError
+
+COMMANDS = {
+    "demo": "the whole way on this machine: prepare, train, kill, resume, export",
+    "prep": "turn documents into token shards",
+    "data": "verify token shards, show what a sample is made of",
+    "config": "check a run config and show it resolved",
+    "launch": "start training, here or on a cluster",
+    "checkpoint": "list and verify checkpoints",
+    "evaluate": "validation loss and bits per byte of a checkpoint",
+    "generate": "continue a prompt",
+    "export": "write a checkpoint as a folder other tools load",
+}
+"""Each sub-command and its one-line help; the code is the module ``gptdist.cli.<name>``."""
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run ``gptdist`` and return its exit status: 0 done, 1 failed, 2 the input has to be mended."""
+    argv = sys.argv[1:] if argv is None else argv
+    name = argv[0] if argv and argv[0] in COMMANDS else None
+    parser = _parser(name)
+    arguments = parser.parse_args(argv)
+    try:
+        return int(arguments.run(arguments) or 0)
+    except GptDistError as error:
+        for line in error.problems:
+            print(f"gptdist {name}: error: {line}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader (head, less) has gone: nothing is left to say, and Python must not try at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser(chosen: str | None) -> argparse.ArgumentParser:
+    """Build the parser; only the chosen command's module is imported, so that ``--help`` stays fast."""
+    parser = argparse.ArgumentParser(
+        prog="gptdist", description="Pretrain GPT-style language models on many machines."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text[:1].upper() + text[1:] + ".")
+        if name == chosen:
+            import_module(f"gptdist.cli.{name}").add_arguments(command)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

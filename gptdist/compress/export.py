@@ -1,0 +1,237 @@
+"""Write a checkpoint as a folder that transformers loads, and prove that it computes the same function.
+
+The folder is written under another name beside its own and gets its own only after the check; a reader never sees a
+folder that is half-written or wrong.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from gptdist.checkpoint.find import resolve_checkpoint
+from gptdist.checkpoint.read import CheckpointReader
+from gptdist.compress.export_folder import RECORD_FILE, RECORD_FORMAT, finished_folder
+from gptdist.compress.hf_model import TrainedModel, huggingface_weights, load_huggingface_model, quiet_transformers
+from gptdist.compress.hf_tokenizer import require_same_ids, tokenizer_files
+from gptdist.compress.model_card import model_card
+from gptdist.compress.parity import Parity, compare_logits, require_equal
+from gptdist.compress.safetensors_export import FORMATS, WrittenFile, write_model, write_text
+from gptdist.compress.trained_on import trained_tokenizer, validation_sample
+from gptdist.config.model import ModelConfig
+from gptdist.errors import ExportError
+from gptdist.mesh.groups import destroy_mesh
+from gptdist.model.arithmetic import num_parameters
+from gptdist.model.hf_config import generation_config, huggingface_class, huggingface_config
+from gptdist.model.hf_names import huggingface_shapes
+from gptdist.tokenizer.tokenizer import Tokenizer
+from gptdist.train.inference import load_model, single_process_mesh
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_SHARD_BYTES = 5_000_000_000
+
+Logits = Callable[[torch.Tensor, str], torch.Tensor]
+"""The trained model's logits of tokens, with weights rounded to a dtype; [b, s] -> [b, s, v]."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How the folder is written."""
+
+    dtype: str = "float32"
+    """``float32`` or ``bfloat16``."""
+    max_shard_bytes: int = DEFAULT_SHARD_BYTES
+    """Most bytes of weights in one file."""
+    overwrite: bool = False
+    """Whether an earlier export is replaced."""
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What an export wrote, and how it compared."""
+
+    folder: Path
+    huggingface_class: str
+    step: int
+    parity: Parity
+    files: tuple[WrittenFile, ...]
+    parameters: int
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all files."""
+        return sum(file.num_bytes for file in self.files)
+
+
+def export_checkpoint(
+    checkpoint: Path,
+    output_folder: Path,
+    *,
+    tokenizer: Path | None = None,
+    data: Sequence[Path] = (),
+    options: ExportOptions | None = None,
+) -> ExportResult:
+    """Write the newest whole checkpoint of ``checkpoint`` to ``output_folder`` in the Hugging Face layout.
+
+    Args:
+        checkpoint: a run folder, its checkpoints folder, or a step folder.
+        output_folder: where to; not there yet, or an earlier export that ``options`` allow to replace.
+        tokenizer: folder of the tokenizer; default: the run's.
+        data: dataset folders on whose validation splits the models are compared; default: the run's.
+        options: format and size of the files.
+
+    Raises:
+        CheckpointError: the checkpoint is missing or damaged.
+        TokenizerError: the tokenizer is missing or damaged, or has no equivalent.
+        DataError: a dataset is missing or damaged.
+        ExportError: the tokenizer is not the one of the checkpoint, the model has no counterpart, the folder cannot
+            be written, or what was written computes another function.
+    """
+    reader = CheckpointReader(resolve_checkpoint(checkpoint))
+    config = reader.manifest.config
+    return export_model(
+        reader,
+        output_folder,
+        tokenizer=trained_tokenizer(reader.manifest, tokenizer),
+        sample_tokens=validation_sample(config, data),
+        options=options or ExportOptions(),
+        logits=partial(trained_logits, reader),
+    )
+
+
+def export_model(
+    trained: TrainedModel,
+    output_folder: Path,
+    *,
+    tokenizer: Tokenizer,
+    sample_tokens: np.ndarray,
+    options: ExportOptions,
+    logits: Logits,
+) -> ExportResult:
+    """Write an open checkpoint; see ``export_checkpoint``.
+
+    Args:
+        trained: the checkpoint's reader.
+        output_folder: where to.
+        tokenizer: the one it was trained with.
+        sample_tokens: token ids [b, s] for the comparison.
+        options: format and size of the files.
+        logits: computes the trained model's logits.
+
+    Raises:
+        ExportError: as ``export_checkpoint``.
+    """
+    config = ModelConfig.from_tree(trained.manifest.config["model"], origin="checkpoint")
+    class_name = huggingface_class(config)
+    tokens = _checked_tokens(sample_tokens, config, options.dtype)
+    with finished_folder(output_folder, overwrite=options.overwrite) as folder:
+        files = _write_weights(folder, config, trained, options)
+        files += _write_descriptions(folder, config, tokenizer, options.dtype)
+        parity = _check(folder, tokenizer, tokens, dtype=options.dtype, logits=logits, where=str(output_folder))
+        record = {
+            "format": RECORD_FORMAT,
+            "format_version": 1,
+            "run": trained.manifest.config["name"],
+            "step": trained.manifest.step,
+            "huggingface_class": class_name,
+            "dtype": options.dtype,
+            "parameters": num_parameters(config),
+            "tokenizer_fingerprint": tokenizer.fingerprint,
+            "parity": parity.tree(),
+        }
+        files.append(write_text(folder / "README.md", model_card(trained.manifest, config, record)))
+        record["files"] = [asdict(file) for file in files]
+        files.append(write_text(folder / RECORD_FILE, json.dumps(record, indent=2) + "\n"))
+    return ExportResult(
+        folder=output_folder,
+        huggingface_class=class_name,
+        step=trained.manifest.step,
+        parity=parity,
+        files=tuple(files),
+        parameters=num_parameters(config),
+    )
+
+
+def trained_logits(reader: CheckpointReader, tokens: torch.Tensor, dtype: str) -> torch.Tensor:
+    """Return the trained model's logits, computed in fp32 from weights rounded to ``dtype``.
+
+    Shapes: tokens [b, s] -> [b, s, v].
+    """
+    mesh = single_process_mesh()
+    try:
+        model = load_model(reader, mesh)
+        positions = torch.arange(tokens.shape[1]).expand_as(tokens)
+        with torch.inference_mode():
+            for parameter in model.parameters():
+                parameter.copy_(parameter.to(FORMATS[dtype][1]))
+            logits: torch.Tensor = model(tokens, positions, None)
+    finally:
+        destroy_mesh()
+    return logits
+
+
+def _checked_tokens(sample: np.ndarray, config: ModelConfig, dtype: str) -> torch.Tensor:
+    """The tokens of the comparison, if the model can read them."""
+    if dtype not in FORMATS:
+        raise ExportError(f"dtype: {dtype} is not known; use {' or '.join(FORMATS)}")
+    tokens = torch.from_numpy(np.asarray(sample, dtype=np.int64))
+    if tokens.dim() != 2 or not tokens.numel() or tokens.shape[1] > config.seq_length:
+        raise ExportError(
+            f"sample tokens: shape {tuple(tokens.shape)}; give [sequences, tokens], "
+            f"at least 1 of each and at most {config.seq_length} tokens"
+        )
+    low, high = int(tokens.min()), int(tokens.max())
+    if low < 0 or high >= config.vocab_size:
+        raise ExportError(
+            f"sample tokens: ids from {low} to {high}, but the model knows 0 to {config.vocab_size - 1}; "
+            f"take the data that the model was trained with"
+        )
+    return tokens
+
+
+def _write_weights(
+    folder: Path, config: ModelConfig, trained: TrainedModel, options: ExportOptions
+) -> list[WrittenFile]:
+    logger.info("writing %s weights of %s parameters", options.dtype, f"{num_parameters(config):,}")
+    return write_model(
+        folder,
+        huggingface_shapes(config),
+        huggingface_weights(config, trained),
+        dtype=options.dtype,
+        max_shard_bytes=options.max_shard_bytes,
+    )
+
+
+def _write_descriptions(folder: Path, config: ModelConfig, tokenizer: Tokenizer, dtype: str) -> list[WrittenFile]:
+    """Everything else that transformers reads."""
+    texts = {
+        "config.json": json.dumps(huggingface_config(config, eod_id=tokenizer.eod_id, dtype=dtype), indent=2) + "\n",
+        "generation_config.json": json.dumps(generation_config(tokenizer.eod_id), indent=2) + "\n",
+    }
+    texts |= tokenizer_files(tokenizer, config.seq_length)
+    return [write_text(folder / name, text) for name, text in texts.items()]
+
+
+def _check(
+    folder: Path, tokenizer: Tokenizer, tokens: torch.Tensor, *, dtype: str, logits: Logits, where: str
+) -> Parity:
+    """Load the folder as a user would, and compare tokenizer and logits with what was trained."""
+    from transformers import AutoTokenizer
+
+    logger.info("comparing logits on %d x %d tokens", *tokens.shape)
+    with quiet_transformers():
+        exported_tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        require_same_ids(tokenizer, exported_tokenizer, tokens.tolist(), where)
+    # one after the other: two models at once may not fit
+    expected = logits(tokens, dtype)
+    with torch.inference_mode():
+        found = load_huggingface_model(folder)(tokens).logits.float()
+    parity = compare_logits(expected, found)
+    require_equal(parity, where)
+    return parity

@@ -1,0 +1,59 @@
+"""How ranks are split over the parallel axes."""
+
+from gptdist.config.model import ModelConfig
+from gptdist.config.section import Section
+
+ZERO_STAGES = (0, 1, 2, 3)
+
+
+class ParallelConfig(Section):
+    """How ranks are split; data parallelism takes what the other axes leave."""
+
+    tensor_parallel_size: int = 1
+    """Ranks that share each weight matrix. Keep it within one node."""
+
+    pipeline_parallel_size: int = 1
+    """Ranks that hold consecutive layers. Only 1 so far."""
+
+    context_parallel_size: int = 1
+    """Ranks that share one long sequence. Only 1 so far."""
+
+    zero_stage: int = 1
+    """What DeepSpeed ZeRO splits over the data-parallel ranks: 0 nothing, 1 optimizer, 2 also gradients, 3 also
+    weights."""
+
+    def data_parallel_size(self, world_size: int) -> int:
+        """Return how many replicas of the model ``world_size`` ranks hold."""
+        return world_size // (self.tensor_parallel_size * self.pipeline_parallel_size * self.context_parallel_size)
+
+    def problems(self, world_size: int, model: ModelConfig) -> list[str]:
+        """Return every reason why ``model`` cannot run on ``world_size`` ranks this way."""
+        tensor = self.tensor_parallel_size
+        if tensor < 1:
+            return [f"parallel.tensor_parallel_size: must be at least 1, got {tensor}"]
+        bad = [
+            f"parallel.{axis}: only 1 can be trained, got {getattr(self, axis)}; use tensor_parallel_size or "
+            f"zero_stage 3 to spread a model that does not fit"
+            for axis in ("pipeline_parallel_size", "context_parallel_size")
+            if getattr(self, axis) != 1
+        ]
+        if self.zero_stage not in ZERO_STAGES:
+            bad.append(f"parallel.zero_stage: must be 0, 1, 2 or 3, got {self.zero_stage}")
+        if world_size % tensor:
+            bad.append(
+                f"parallel.tensor_parallel_size ({tensor}) does not divide the number of ranks ({world_size}); "
+                f"launch a multiple of {tensor} ranks, or shrink it"
+            )
+        sizes = {
+            "num_attention_heads": model.num_attention_heads,
+            "num_query_groups": model.query_groups,
+            "ffn_hidden_size": model.ffn_size,
+        }
+        for name, size in sizes.items():
+            if size % tensor:
+                legal = [d for d in range(1, tensor) if all(s % d == 0 for s in sizes.values())]
+                bad.append(
+                    f"parallel.tensor_parallel_size ({tensor}) does not divide model.{name} ({size}); "
+                    f"use one of {legal}, or change the model"
+                )
+        return bad

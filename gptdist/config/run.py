@@ -1,0 +1,197 @@
+"""The config of a training run: everything that decides what is trained, and where."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from gptdist.config.data import DataConfig
+from gptdist.config.model import ModelConfig
+from gptdist.config.optimization import OptimizerConfig, ScheduleConfig
+from gptdist.config.parallel import ParallelConfig
+from gptdist.config.section import Section
+
+OWNED_BY_US = {
+    "train_batch_size": "batch.global_batch_size",
+    "train_micro_batch_size_per_gpu": "batch.micro_batch_size",
+    "gradient_accumulation_steps": "batch.global_batch_size",
+    "gradient_clipping": "optimizer.max_grad_norm",
+    "optimizer": "optimizer",
+    "scheduler": "schedule",
+    "bf16": "training.precision",
+    "fp16": "training.precision",
+}
+"""Keys of DeepSpeed's config that follow from ours, and what to set instead."""
+
+
+class BatchConfig(Section):
+    """How many sequences a step takes."""
+
+    global_batch_size: int
+    """Sequences an optimizer step, over all replicas."""
+
+    micro_batch_size: int
+    """Sequences in one forward of one data-parallel replica."""
+
+    def num_micro_batches(self, data_parallel_size: int) -> int:
+        """Return forwards per optimizer step and replica."""
+        return self.global_batch_size // (self.micro_batch_size * data_parallel_size)
+
+    def problems(self, data_parallel_size: int) -> list[str]:
+        """Return why the batch cannot be split over ``data_parallel_size`` replicas."""
+        bad = [
+            f"batch.{name}: must be at least 1, got {getattr(self, name)}"
+            for name in ("global_batch_size", "micro_batch_size")
+            if getattr(self, name) < 1
+        ]
+        together = self.micro_batch_size * max(data_parallel_size, 1)
+        if not bad and self.global_batch_size % together:
+            bad.append(
+                f"batch.global_batch_size ({self.global_batch_size}) is no multiple of batch.micro_batch_size "
+                f"({self.micro_batch_size}) x data-parallel size ({data_parallel_size}) = {together}; change one"
+            )
+        return bad
+
+
+class TrainingConfig(Section):
+    """How long, with which numbers, on what."""
+
+    train_steps: int
+    """Optimizer steps of the whole run."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """``auto`` takes CUDA where there is one."""
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Number format of weights and activations; ``auto`` is bf16 on CUDA and fp32 on CPU. The optimizer's copy is
+    always fp32."""
+
+    collective_timeout_seconds: float = 600.0
+    """How long a rank waits for the others in a collective before it fails."""
+
+    def problems(self) -> list[str]:
+        """Return every value out of its range."""
+        bad = [] if self.train_steps >= 1 else [f"training.train_steps: must be at least 1, got {self.train_steps}"]
+        if self.collective_timeout_seconds <= 0:
+            bad.append(
+                f"training.collective_timeout_seconds: must be above 0, got {self.collective_timeout_seconds}"
+            )
+        return bad
+
+
+class IntervalsConfig(Section):
+    """Every how many optimizer steps something happens."""
+
+    log_steps: int = 10
+    """A line on the console and in metrics.jsonl."""
+
+    eval_steps: int = 500
+    """Validation loss."""
+
+    save_steps: int = 500
+    """A checkpoint; one is also saved at the end and on a stop signal."""
+
+    def problems(self) -> list[str]:
+        """Return every interval below 1."""
+        return [
+            f"intervals.{name}: must be at least 1, got {value}"
+            for name, value in self.tree().items()
+            if value < 1
+        ]
+
+
+class LaunchConfig(Section):
+    """How many processes, and with how many threads each."""
+
+    ranks_per_node: int = 1
+    """Processes on each machine: one for each GPU, or a few on CPU."""
+
+    threads_per_rank: int | None = None
+    """CPU threads of each process; default: the machine's cores shared out."""
+
+    def problems(self) -> list[str]:
+        """Return every value below 1."""
+        return [
+            f"launch.{name}: must be at least 1, got {value}"
+            for name, value in self.tree().items()
+            if value is not None and value < 1
+        ]
+
+
+class TelemetryConfig(Section):
+    """Where numbers go beside the console and metrics.jsonl."""
+
+    tensorboard: bool = True
+    """Write TensorBoard event files to RUN_DIR/tensorboard."""
+
+
+class RunConfig(Section):
+    """Everything about one training run."""
+
+    name: str
+    """Name of the run; its folder is ``runs/<name>`` unless run_dir says otherwise."""
+
+    run_dir: Path | None = None
+    """Folder of checkpoints, metrics and logs, relative to the working folder."""
+
+    seed: int = 1234
+    """Decides initial weights, data order and dropout."""
+
+    model: ModelConfig
+    data: DataConfig
+    batch: BatchConfig
+    training: TrainingConfig
+    parallel: ParallelConfig = ParallelConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    intervals: IntervalsConfig = IntervalsConfig()
+    launch: LaunchConfig = LaunchConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
+    deepspeed: dict[str, Any] = Field(default_factory=dict)
+    """Passed through to DeepSpeed's config, for keys that are not set by ours."""
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the run."""
+        return Path("runs") / self.name if self.run_dir is None else self.run_dir
+
+    @property
+    def checkpoints_folder(self) -> Path:
+        """Folder that holds one folder a checkpoint."""
+        return self.folder / "checkpoints"
+
+    def precision_problems(self, is_bf16: bool) -> list[str]:
+        """Return why the ZeRO stage cannot be trained in bf16; where precision is auto, the device decides on that."""
+        if is_bf16 and self.parallel.zero_stage == 0:
+            return [
+                "parallel.zero_stage: DeepSpeed has no fp32 gradient accumulation for bf16 at stage 0; "
+                "use 1, or set training.precision to fp32"
+            ]
+        return []
+
+    def problems(self, world_size: int | None = None) -> list[str]:
+        """Return every reason why the run cannot be trained; looks at no disk and no GPU.
+
+        Args:
+            world_size: ranks in all; default: those of one machine.
+        """
+        ranks = self.launch.ranks_per_node if world_size is None else world_size
+        bad = [] if self.name and "/" not in self.name else [f"name: must be a plain word, got '{self.name}'"]
+        if not 0 <= self.seed < 2**63:
+            bad.append(f"seed: must be from 0 to 2^63 - 1, got {self.seed}")
+        bad += self.model.problems() + self.data.problems() + self.training.problems()
+        bad += self.optimizer.problems() + self.schedule.problems(self.training.train_steps)
+        bad += self.intervals.problems() + self.launch.problems()
+        bad += [
+            f"deepspeed.{key}: follows from {ours}; set that instead"
+            for key, ours in OWNED_BY_US.items()
+            if key in self.deepspeed
+        ]
+        if "stage" in self.deepspeed.get("zero_optimization", {}):
+            bad.append("deepspeed.zero_optimization.stage: follows from parallel.zero_stage; set that instead")
+        if bad:
+            return bad  # what follows divides by these numbers
+        bad = self.parallel.problems(ranks, self.model) + self.precision_problems(self.training.precision == "bf16")
+        if not bad:
+            bad = self.batch.problems(self.parallel.data_parallel_size(ranks))
+        return bad

@@ -1,0 +1,1 @@
+"""Token shards, and which tokens sample i of a run is made of."""

@@ -1,0 +1,130 @@
+"""Process groups between the ranks of a layout, and the view of them that DeepSpeed calls ``mpu``."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+
+from gptdist.mesh.layout import Layout, Place
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """One rank's place and the groups it communicates in."""
+
+    layout: Layout
+    rank: int
+    tensor_group: dist.ProcessGroup
+    data_group: dist.ProcessGroup
+
+    @property
+    def place(self) -> Place:
+        """Where this rank stands."""
+        return self.layout.place(self.rank)
+
+    @property
+    def is_lead(self) -> bool:
+        """Whether this is rank 0, which decides, logs and commits."""
+        return self.rank == 0
+
+
+def make_mesh(layout: Layout, timeout: timedelta) -> Mesh:
+    """Create the process groups of ``layout``. Collective: every rank calls it, after the default group exists.
+
+    Args:
+        layout: sizes of the axes.
+        timeout: for collectives of every group. megatron-core gives its groups 30 minutes of their own otherwise, and
+            a lost rank would go unnoticed for that long.
+    """
+    parallel_state.initialize_model_parallel(
+        tensor_model_parallel_size=layout.tensor_parallel_size,
+        pipeline_model_parallel_size=layout.pipeline_parallel_size,
+        context_parallel_size=layout.context_parallel_size,
+        distributed_timeout_minutes=timeout.total_seconds() / 60,
+    )
+    mesh = Mesh(
+        layout=layout,
+        rank=dist.get_rank(),
+        tensor_group=parallel_state.get_tensor_model_parallel_group(),
+        data_group=parallel_state.get_data_parallel_group(),
+    )
+    assert dist.get_rank(mesh.tensor_group) == mesh.place.tp_rank, "megatron-core orders ranks differently"
+    assert dist.get_rank(mesh.data_group) == mesh.place.dp_rank, "megatron-core orders ranks differently"
+    return mesh
+
+
+def destroy_mesh() -> None:
+    """Forget all process groups. Collective: every rank calls it."""
+    parallel_state.destroy_model_parallel()
+    dist.destroy_process_group()
+
+
+class ModelParallelUnit:
+    """The questions DeepSpeed asks about the layout, answered from a mesh."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        """Answer for ``mesh``."""
+        self._mesh = mesh
+
+    def get_data_parallel_group(self) -> dist.ProcessGroup:
+        """Return the ranks that hold the same part of the model."""
+        return self._mesh.data_group
+
+    def get_data_parallel_rank(self) -> int:
+        """Return this rank's place among the replicas."""
+        return self._mesh.place.dp_rank
+
+    def get_data_parallel_world_size(self) -> int:
+        """Return the number of replicas."""
+        return self._mesh.layout.data_parallel_size
+
+    def get_model_parallel_group(self) -> dist.ProcessGroup:
+        """Return the ranks that together hold one replica; only the tensor axis so far."""
+        return self._mesh.tensor_group
+
+    def get_model_parallel_rank(self) -> int:
+        """Return this rank's place within its replica."""
+        return self._mesh.place.tp_rank
+
+    def get_model_parallel_world_size(self) -> int:
+        """Return the number of ranks that hold one replica."""
+        return self._mesh.layout.tensor_parallel_size
+
+    get_tensor_model_parallel_group = get_model_parallel_group
+    get_tensor_model_parallel_rank = get_model_parallel_rank
+    get_tensor_model_parallel_world_size = get_model_parallel_world_size
+
+    def get_tensor_model_parallel_src_rank(self) -> int:
+        """Return the first global rank of this replica."""
+        return self._mesh.rank - self._mesh.place.tp_rank
+
+
+def max_over_ranks(value: int) -> int:
+    """Return the largest ``value`` of all ranks. Collective: every rank calls it."""
+    if dist.get_world_size() == 1:
+        return value
+    tensor = torch.tensor([value], dtype=torch.int64, device=_communication_device())
+    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    return int(tensor.item())
+
+
+def broadcast_text(text: str | None) -> str | None:
+    """Return rank 0's ``text`` on every rank, as tensors: nothing is unpickled. Collective: every rank calls it."""
+    device = _communication_device()
+    encoded = b"" if text is None else text.encode()
+    length = torch.tensor([-1 if text is None else len(encoded)], dtype=torch.int64, device=device)
+    dist.broadcast(length, src=0)
+    if length.item() < 0:
+        return None
+    payload = torch.zeros(int(length.item()), dtype=torch.uint8, device=device)
+    if dist.get_rank() == 0:
+        payload.copy_(torch.frombuffer(bytearray(encoded), dtype=torch.uint8) if encoded else payload)
+    dist.broadcast(payload, src=0)
+    return bytes(payload.cpu().tolist()).decode()
+
+
+def _communication_device() -> torch.device:
+    """Where a tensor must be for the default group's back end."""
+    return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")

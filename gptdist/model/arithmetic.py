@@ -1,0 +1,47 @@
+"""Parameter counts and FLOPs of a model, from its config alone; no torch.
+
+Letters: L layers, h hidden, v vocabulary, s sequence, f feed-forward width, q and k the widths of queries and keys.
+"""
+
+from gptdist.config.model import ModelConfig
+
+VOCABULARY_MULTIPLE = 128
+"""Each tensor-parallel rank's share of the vocabulary is padded to a multiple of this, for fast matrix kernels."""
+
+
+def padded_vocab_size(vocab_size: int, tensor_parallel_size: int) -> int:
+    """Return embedding rows with padding; padding rows stay zero and take no part in the loss."""
+    multiple = VOCABULARY_MULTIPLE * tensor_parallel_size
+    return -(-vocab_size // multiple) * multiple
+
+
+def num_parameters(model: ModelConfig) -> int:
+    """Return trained values of the model, without vocabulary padding."""
+    hidden, bias = model.hidden_size, int(model.add_bias)
+    query = model.num_attention_heads * model.head_size
+    key = model.query_groups * model.head_size
+    attention = hidden * (query + 2 * key) + bias * (query + 2 * key) + query * hidden + bias * hidden
+    up = model.ffn_size * (2 if model.is_gated else 1)
+    feed_forward = hidden * up + bias * up + model.ffn_size * hidden + bias * hidden
+    norm = hidden * (2 if model.normalization == "layernorm" else 1)
+    embeddings = model.vocab_size * hidden * (1 if model.tie_embeddings else 2)
+    if model.position_embedding == "learned":
+        embeddings += model.seq_length * hidden
+    return model.num_layers * (attention + feed_forward + 2 * norm) + norm + embeddings
+
+
+def flops_per_token(model: ModelConfig) -> float:
+    """Return model FLOPs of one training token: forward and backward, nothing recomputed.
+
+    6 x (values in weight matrices that multiply, output projection included) + 6 x L x s x q for causal attention
+    (scores and weighted values, half of the square).
+
+    Source: Chowdhery et al. 2022 (PaLM), appendix B, with the attention term halved for the causal mask.
+    """
+    hidden = model.hidden_size
+    query = model.num_attention_heads * model.head_size
+    key = model.query_groups * model.head_size
+    up = model.ffn_size * (2 if model.is_gated else 1)
+    matrices = model.num_layers * (hidden * (query + 2 * key) + query * hidden + hidden * up + model.ffn_size * hidden)
+    matrices += model.vocab_size * hidden
+    return 6.0 * matrices + 6.0 * model.num_layers * model.seq_length * query

@@ -1,0 +1,136 @@
+"""megatron-core's GPTModel with an output head that computes the loss without ever holding all logits.
+
+Letters: b batch, s sequence, h hidden, v vocabulary, t tensor-parallel size.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name every torch user knows
+from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
+from megatron.core.models.gpt.gpt_model import GPTModel
+from megatron.core.tensor_parallel.mappings import gather_from_tensor_model_parallel_region
+from megatron.core.transformer.spec_utils import ModuleSpec
+from megatron.core.transformer.transformer_config import TransformerConfig
+from torch import Tensor, nn
+
+from gptdist.config.model import ModelConfig
+from gptdist.mesh.groups import Mesh
+from gptdist.model.arithmetic import padded_vocab_size
+from gptdist.model.attention import CausalAttention
+from gptdist.model.loss import VocabularyShard, vocabulary_loss
+from gptdist.model.parameters import split_dim
+
+
+class OutputHead(nn.Module):
+    """Hidden states to logits or to the loss; holds the output matrix unless it is the embedding's."""
+
+    def __init__(self, weight: nn.Parameter | None, shard: VocabularyShard) -> None:
+        """Keep ``weight`` [v / t, h], or none where the embedding's is passed to each call."""
+        super().__init__()
+        self.weight = weight
+        self.shard = shard
+
+    def forward(
+        self,
+        hidden: Tensor,
+        weight: Tensor | None = None,
+        labels: Tensor | None = None,
+        runtime_gather_output: bool | None = None,
+    ) -> tuple[Tensor, None]:
+        """Return the mean loss where there are labels, else this rank's logits (all of them when told to gather).
+
+        Shapes: hidden [s, b, h], labels [b, s] -> [] or [s, b, v / t] or [s, b, v].
+        """
+        matrix = self.weight if weight is None else weight
+        assert matrix is not None, "tied output head called without the embedding's weight"
+        if labels is not None:
+            loss = vocabulary_loss(hidden.flatten(0, 1), matrix, labels.t().reshape(-1), self.shard)
+            return loss, None
+        logits = hidden @ matrix.t()
+        if runtime_gather_output:
+            logits = gather_from_tensor_model_parallel_region(logits)
+        return logits, None
+
+
+class LanguageModel(GPTModel):
+    """GPTModel whose forward returns the mean loss of ``labels``, or logits of the true vocabulary.
+
+    Call it as ``model(tokens, positions, None, labels=labels)``, all [b, s].
+    """
+
+    def __init__(self, config: ModelConfig, transformer: TransformerConfig, mesh: Mesh) -> None:
+        """Build this rank's part of ``config``'s model; weights are not initialised."""
+        size = mesh.layout.tensor_parallel_size
+        padded = padded_vocab_size(config.vocab_size, size)
+        super().__init__(
+            config=transformer,
+            transformer_layer_spec=_layer_spec(transformer),
+            vocab_size=padded,
+            max_sequence_length=config.seq_length,
+            position_embedding_type="learned_absolute" if config.position_embedding == "learned" else "rope",
+            rotary_base=config.rope_base,
+            share_embeddings_and_output_weights=config.tie_embeddings,
+        )
+        rows = padded // size
+        start = rows * mesh.place.tp_rank
+        shard = VocabularyShard(
+            start=start,
+            num_valid=max(0, min(rows, config.vocab_size - start)),
+            group=mesh.tensor_group if size > 1 else None,
+        )
+        self.num_valid_tokens = config.vocab_size
+        self.output_layer: OutputHead = OutputHead(self.output_layer.weight, shard)
+        for name, parameter in self.named_parameters():
+            # megatron-core marks them only where it initialises them; DeepSpeed's gradient norm reads the mark.
+            dim = split_dim(name)
+            parameter.tensor_model_parallel = dim is not None and size > 1
+
+    def _postprocess(self, hidden_states: Tensor, labels: Tensor | None, **_: Any) -> Tensor:
+        weight = self.shared_embedding_or_output_weight() if self.share_embeddings_and_output_weights else None
+        if labels is not None:
+            loss: Tensor = self.output_layer(hidden_states, weight=weight, labels=labels)[0]
+            return loss
+        logits: Tensor = self.output_layer(hidden_states, weight=weight, runtime_gather_output=True)[0]
+        return logits.transpose(0, 1)[..., : self.num_valid_tokens].contiguous()
+
+
+def transformer_config(config: ModelConfig, mesh: Mesh, dtype: torch.dtype) -> TransformerConfig:
+    """Return megatron-core's config of the same model, fusions that need CUDA off."""
+    activation = {"gelu_tanh": _gelu_tanh, "gelu": F.gelu, "swiglu": F.silu}[config.activation]
+    return TransformerConfig(
+        num_layers=config.num_layers,
+        hidden_size=config.hidden_size,
+        num_attention_heads=config.num_attention_heads,
+        num_query_groups=config.query_groups,
+        kv_channels=config.head_size,
+        ffn_hidden_size=config.ffn_size,
+        normalization="LayerNorm" if config.normalization == "layernorm" else "RMSNorm",
+        layernorm_epsilon=config.norm_epsilon,
+        gated_linear_unit=config.is_gated,
+        activation_func=activation,
+        add_bias_linear=config.add_bias,
+        attention_dropout=config.attention_dropout,
+        hidden_dropout=config.hidden_dropout,
+        tensor_model_parallel_size=mesh.layout.tensor_parallel_size,
+        params_dtype=dtype,
+        pipeline_dtype=dtype,
+        bf16=dtype == torch.bfloat16,
+        perform_initialization=False,  # ours does not depend on the layout
+        use_cpu_initialization=not torch.cuda.is_available(),
+        apply_rope_fusion=False,
+        masked_softmax_fusion=False,
+        bias_activation_fusion=False,
+        bias_dropout_fusion=False,
+        gradient_accumulation_fusion=False,
+    )
+
+
+def _gelu_tanh(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
+
+
+def _layer_spec(transformer: TransformerConfig) -> ModuleSpec:
+    spec = get_gpt_layer_local_spec(normalization=transformer.normalization)
+    spec.submodules.self_attention.submodules.core_attention = CausalAttention
+    return spec

@@ -1,0 +1,158 @@
+"""Which Hugging Face class computes the function of a ModelConfig, and its ``config.json``; no torch.
+
+A run asks ``export_problems`` before it starts, so that nobody trains a model that cannot be handed off.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from gptdist.config.model import ModelConfig
+from gptdist.errors import ExportError
+
+GPT2_CLASS = "GPT2LMHeadModel"
+LLAMA_CLASS = "LlamaForCausalLM"
+
+_GPT2_ACTIVATIONS = {"gelu_tanh": "gelu_new", "gelu": "gelu"}
+
+
+@dataclass(frozen=True)
+class _Mismatch:
+    """A switch that a class does not have: which, its value, and the nearest legal setting."""
+
+    key: str
+    value: object
+    legal: str
+
+
+def huggingface_class(config: ModelConfig) -> str:
+    """Return the name of the transformers class that computes exactly this model's function.
+
+    Raises:
+        ExportError: no class does; names each switch that has no counterpart and a legal setting of it.
+    """
+    problems = export_problems(config)
+    if problems:
+        raise ExportError("; ".join(problems))
+    return _nearest(config)[0]
+
+
+def export_problems(config: ModelConfig) -> list[str]:
+    """Return every switch of ``config`` that the nearest Hugging Face class lacks; empty when one has them all."""
+    name, mismatches = _nearest(config)
+    return [
+        f"model.{mismatch.key}: {mismatch.value} has no counterpart in {name}, the nearest Hugging Face class; "
+        f"use {mismatch.legal}"
+        for mismatch in mismatches
+    ]
+
+
+def huggingface_config(config: ModelConfig, *, eod_id: int, dtype: str = "float32") -> dict[str, Any]:
+    """Return ``config.json``: what transformers needs to rebuild this model's function.
+
+    Dropouts are 0: they are no part of the function. There is no padding token: naming end-of-document as one would
+    freeze its embedding in the Llama class and hide it from the loss of the usual fine-tuning collators.
+
+    Args:
+        config: the trained model.
+        eod_id: the tokenizer's end-of-document token; it begins and ends a text.
+        dtype: of the weights in the folder, ``float32`` or ``bfloat16``.
+
+    Raises:
+        ExportError: no Hugging Face class computes this function.
+    """
+    name = huggingface_class(config)
+    shared = {
+        "architectures": [name],
+        "vocab_size": config.vocab_size,
+        "tie_word_embeddings": config.tie_embeddings,
+        # transformers takes at most 1 here; it only matters to who re-initialises the model
+        "initializer_range": min(config.init_std, 1.0),
+        "bos_token_id": eod_id,
+        "eos_token_id": eod_id,
+        "pad_token_id": None,
+        "use_cache": True,
+        "dtype": dtype,
+    }
+    return shared | (_gpt2_fields(config) if name == GPT2_CLASS else _llama_fields(config))
+
+
+def generation_config(eod_id: int) -> dict[str, Any]:
+    """Return ``generation_config.json``: where a text begins and ends, and what fills a batch's short rows."""
+    return {"bos_token_id": eod_id, "eos_token_id": eod_id, "pad_token_id": eod_id}
+
+
+def _nearest(config: ModelConfig) -> tuple[str, list[_Mismatch]]:
+    """The class with the fewest mismatches; between equals, the one with the model's position embedding."""
+    families = [(GPT2_CLASS, list(_gpt2_mismatches(config))), (LLAMA_CLASS, list(_llama_mismatches(config)))]
+    if config.position_embedding == "rope":
+        families.reverse()
+    return min(families, key=lambda family: len(family[1]))
+
+
+def _gpt2_mismatches(config: ModelConfig) -> Iterator[_Mismatch]:
+    if config.position_embedding != "learned":
+        yield _Mismatch("position_embedding", config.position_embedding, "learned")
+    if config.normalization != "layernorm":
+        yield _Mismatch("normalization", config.normalization, "layernorm")
+    if config.activation not in _GPT2_ACTIVATIONS:
+        yield _Mismatch("activation", config.activation, " or ".join(_GPT2_ACTIVATIONS))
+    if not config.add_bias:
+        yield _Mismatch("add_bias", "false", "true")
+    heads = config.num_attention_heads
+    if config.query_groups != heads:
+        yield _Mismatch("num_query_groups", config.query_groups, f"{heads}, the number of heads")
+    if config.head_size * heads != config.hidden_size:
+        legal = f"a hidden_size of {heads * config.head_size}, which is heads x head size"
+        yield _Mismatch("kv_channels", config.head_size, legal)
+
+
+def _llama_mismatches(config: ModelConfig) -> Iterator[_Mismatch]:
+    if config.position_embedding != "rope":
+        yield _Mismatch("position_embedding", config.position_embedding, "rope")
+    if config.normalization != "rmsnorm":
+        yield _Mismatch("normalization", config.normalization, "rmsnorm")
+    if config.activation != "swiglu":
+        yield _Mismatch("activation", config.activation, "swiglu")
+    heads = config.num_attention_heads
+    if config.hidden_size % heads:
+        # transformers checks it even where head_dim is given
+        legal = f"a multiple of num_attention_heads ({heads}), such as {-(-config.hidden_size // heads) * heads}"
+        yield _Mismatch("hidden_size", config.hidden_size, legal)
+
+
+def _gpt2_fields(config: ModelConfig) -> dict[str, Any]:
+    return {
+        "model_type": "gpt2",
+        "n_positions": config.seq_length,
+        "n_embd": config.hidden_size,
+        "n_layer": config.num_layers,
+        "n_head": config.num_attention_heads,
+        "n_inner": config.ffn_size,
+        "activation_function": _GPT2_ACTIVATIONS[config.activation],
+        "layer_norm_epsilon": config.norm_epsilon,
+        "resid_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "attn_pdrop": 0.0,
+    }
+
+
+def _llama_fields(config: ModelConfig) -> dict[str, Any]:
+    return {
+        "model_type": "llama",
+        "max_position_embeddings": config.seq_length,
+        "hidden_size": config.hidden_size,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.query_groups,
+        "head_dim": config.head_size,
+        "intermediate_size": config.ffn_size,
+        "hidden_act": "silu",
+        "rms_norm_eps": config.norm_epsilon,
+        "attention_bias": config.add_bias,
+        "mlp_bias": config.add_bias,
+        "attention_dropout": 0.0,
+        # the first is read by transformers 4, the second by 5; without either, both silently take 10000
+        "rope_theta": config.rope_base,
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base},
+    }

@@ -1,0 +1,216 @@
+"""Logical tensors of a checkpoint to Hugging Face tensors and back, one at a time.
+
+Each logical tensor has one rule: the names it gets, how it is split into them, and how they are joined again.
+Letters: v vocabulary, s sequence, h hidden, n heads, g query groups, d head size, f feed-forward; r = n / g.
+
+The fused query-key-value rows are interleaved by group, ``[q_0 … q_(r-1), k, v]`` of d rows each, in megatron-core.
+Both sides rotate the halves of a head, so rotary models need no permutation.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from gptdist.config.model import ModelConfig
+from gptdist.errors import ExportError
+from gptdist.model.hf_config import GPT2_CLASS, huggingface_class
+
+Split = Callable[[torch.Tensor], list[torch.Tensor]]
+Join = Callable[[list[torch.Tensor]], torch.Tensor]
+
+_LAYER_PREFIX = "decoder.layers."
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What becomes of one logical tensor."""
+
+    names: tuple[str, ...]
+    split: Split
+    join: Join
+
+
+def logical_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Return every logical tensor of the model with its shape, in the order in which they are used."""
+    v, h, f = config.vocab_size, config.hidden_size, config.ffn_size
+    qkv = (config.num_attention_heads + 2 * config.query_groups) * config.head_size
+    linears = {
+        "self_attention.linear_qkv": (qkv, h),
+        "self_attention.linear_proj": (h, config.num_attention_heads * config.head_size),
+        "mlp.linear_fc1": (2 * f if config.is_gated else f, h),
+        "mlp.linear_fc2": (h, f),
+    }
+    norm_parts = ("weight", "bias") if config.normalization == "layernorm" else ("weight",)
+    layer: dict[str, tuple[int, ...]] = {
+        f"{norm}.{part}": (h,) for norm in ("input_layernorm", "pre_mlp_layernorm") for part in norm_parts
+    }
+    for name, shape in linears.items():
+        layer[f"{name}.weight"] = shape
+        if config.add_bias:
+            layer[f"{name}.bias"] = shape[:1]
+    shapes: dict[str, tuple[int, ...]] = {"embedding.word_embeddings.weight": (v, h)}
+    if config.position_embedding == "learned":
+        shapes["embedding.position_embeddings.weight"] = (config.seq_length, h)
+    for number in range(config.num_layers):
+        shapes |= {f"{_LAYER_PREFIX}{number}.{name}": shape for name, shape in layer.items()}
+    shapes |= {f"decoder.final_layernorm.{part}": (h,) for part in norm_parts}
+    if not config.tie_embeddings:
+        shapes["output_layer.weight"] = (v, h)
+    return shapes
+
+
+def to_huggingface(config: ModelConfig, name: str, tensor: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
+    """Return the Hugging Face tensors that the logical tensor ``name`` becomes; views where possible.
+
+    Works on meta tensors too: that is how shapes are known before the data are read.
+
+    Raises:
+        ExportError: no class computes this model's function, or the tensor is not one of this model's, or its shape
+            is wrong.
+    """
+    expected = logical_shapes(config).get(name)
+    if expected is None:
+        raise ExportError(f"{name}: not a tensor of this model; check that the config belongs to the checkpoint")
+    if tuple(tensor.shape) != expected:
+        raise ExportError(
+            f"{name}: shape {tuple(tensor.shape)} where the config says {expected}; "
+            f"check that the config belongs to the checkpoint"
+        )
+    rule = _rule(config, name)
+    return list(zip(rule.names, rule.split(tensor), strict=True))
+
+
+def from_huggingface(config: ModelConfig, get: Callable[[str], torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield every logical tensor of the model, built from Hugging Face tensors; the inverse of ``to_huggingface``.
+
+    Args:
+        config: the model that the tensors belong to.
+        get: returns the Hugging Face tensor of a name.
+
+    Raises:
+        ExportError: no class computes this model's function, or a tensor has the wrong shape.
+    """
+    for name, shape in logical_shapes(config).items():
+        rule = _rule(config, name)
+        tensor = rule.join([get(part) for part in rule.names])
+        if tuple(tensor.shape) != shape:
+            raise ExportError(
+                f"{', '.join(rule.names)}: give {name} the shape {tuple(tensor.shape)}, the config says {shape}; "
+                f"check that config.json belongs to the weights"
+            )
+        yield name, tensor
+
+
+def huggingface_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Return every Hugging Face tensor with its shape, in the order in which ``to_huggingface`` gives them.
+
+    Raises:
+        ExportError: no class computes this model's function.
+    """
+    return {
+        hf_name: tuple(part.shape)
+        for name, shape in logical_shapes(config).items()
+        for hf_name, part in to_huggingface(config, name, torch.empty(shape, device="meta"))
+    }
+
+
+def _rule(config: ModelConfig, name: str) -> _Rule:
+    """The rule of one logical tensor, its layer number filled in."""
+    rules = _gpt2_rule if huggingface_class(config) == GPT2_CLASS else _llama_rule
+    if not name.startswith(_LAYER_PREFIX):
+        return rules(config, name, "")
+    number, _, inner = name.removeprefix(_LAYER_PREFIX).partition(".")
+    return rules(config, inner, number)
+
+
+def _gpt2_rule(config: ModelConfig, name: str, layer: str) -> _Rule:
+    """GPT-2: linear weights are stored input by output, the transpose of torch's Linear."""
+    module, _, part = name.rpartition(".")
+    outer = {
+        "embedding.word_embeddings": "transformer.wte",
+        "embedding.position_embeddings": "transformer.wpe",
+        "decoder.final_layernorm": "transformer.ln_f",
+        "output_layer": "lm_head",
+    }
+    norms = {"input_layernorm": "ln_1", "pre_mlp_layernorm": "ln_2"}
+    linears = {
+        "self_attention.linear_qkv": "attn.c_attn",
+        "self_attention.linear_proj": "attn.c_proj",
+        "mlp.linear_fc1": "mlp.c_fc",
+        "mlp.linear_fc2": "mlp.c_proj",
+    }
+    if not layer:
+        return _Rule((f"{outer[module]}.{part}",), _as_is, _only)
+    names = (f"transformer.h.{layer}.{norms.get(module) or linears[module]}.{part}",)
+    if module == "self_attention.linear_qkv":
+        return _Rule(names, partial(_stack_qkv, config), partial(_interleave_stacked, config))
+    if module in linears and part == "weight":
+        return _Rule(names, lambda tensor: [tensor.T], lambda parts: parts[0].T)
+    return _Rule(names, _as_is, _only)
+
+
+def _llama_rule(config: ModelConfig, name: str, layer: str) -> _Rule:
+    module, _, part = name.rpartition(".")
+    outer = {
+        "embedding.word_embeddings": "model.embed_tokens",
+        "decoder.final_layernorm": "model.norm",
+        "output_layer": "lm_head",
+    }
+    inner = {
+        "input_layernorm": ("input_layernorm",),
+        "pre_mlp_layernorm": ("post_attention_layernorm",),
+        "self_attention.linear_qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        "self_attention.linear_proj": ("self_attn.o_proj",),
+        "mlp.linear_fc1": ("mlp.gate_proj", "mlp.up_proj"),
+        "mlp.linear_fc2": ("mlp.down_proj",),
+    }
+    if not layer:
+        return _Rule((f"{outer[module]}.{part}",), _as_is, _only)
+    names = tuple(f"model.layers.{layer}.{target}.{part}" for target in inner[module])
+    if module == "self_attention.linear_qkv":
+        return _Rule(names, partial(_split_qkv, config), partial(_interleave_qkv, config))
+    if module == "mlp.linear_fc1":
+        return _Rule(names, lambda tensor: list(tensor.chunk(2)), torch.cat)
+    return _Rule(names, _as_is, _only)
+
+
+def _as_is(tensor: torch.Tensor) -> list[torch.Tensor]:
+    return [tensor]
+
+
+def _only(parts: list[torch.Tensor]) -> torch.Tensor:
+    (part,) = parts
+    return part
+
+
+def _split_qkv(config: ModelConfig, fused: torch.Tensor) -> list[torch.Tensor]:
+    """Take the fused rows apart into queries, keys and values.
+
+    Shapes: ``fused`` [g·(r+2)·d, …] -> [n·d, …], [g·d, …], [g·d, …]; the bias has no further dimension.
+    """
+    groups, rest = config.query_groups, fused.shape[1:]
+    heads_per_group = config.num_attention_heads // groups
+    grouped = fused.reshape(groups, heads_per_group + 2, config.head_size, *rest)
+    slices = grouped.split([heads_per_group, 1, 1], dim=1)
+    return [part.reshape(-1, *rest) for part in slices]
+
+
+def _interleave_qkv(config: ModelConfig, parts: list[torch.Tensor]) -> torch.Tensor:
+    """Fuse queries, keys and values; the inverse of ``_split_qkv``."""
+    rest = parts[0].shape[1:]
+    grouped = [part.reshape(config.query_groups, -1, config.head_size, *rest) for part in parts]
+    return torch.cat(grouped, dim=1).reshape(-1, *rest)
+
+
+def _stack_qkv(config: ModelConfig, fused: torch.Tensor) -> list[torch.Tensor]:
+    """GPT-2's order: all queries, all keys, all values; a weight is transposed as well."""
+    stacked = torch.cat(_split_qkv(config, fused))
+    return [stacked.T if stacked.dim() == 2 else stacked]
+
+
+def _interleave_stacked(config: ModelConfig, parts: list[torch.Tensor]) -> torch.Tensor:
+    """The inverse of ``_stack_qkv``."""
+    stacked = parts[0].T if parts[0].dim() == 2 else parts[0]
+    return _interleave_qkv(config, list(stacked.chunk(3)))

@@ -1,0 +1,157 @@
+"""Each parameter of a rank as a slice of a logical tensor that knows no layout, and its initial values.
+
+A logical tensor is [outer, length, inner]; the tensor-parallel axis cuts ``length``. A gated layer's matrix holds gate
+and up-projection one after the other, and each is cut: it is [2, f, h] here. Vocabulary padding is no part of it.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gptdist.config.model import ModelConfig
+
+VOCABULARY_TENSORS = ("embedding.word_embeddings.weight", "output_layer.weight")
+SPLIT_DIMS = {
+    "embedding.word_embeddings.weight": 0,
+    "output_layer.weight": 0,
+    "self_attention.linear_qkv.weight": 0,
+    "self_attention.linear_qkv.bias": 0,
+    "self_attention.linear_proj.weight": 1,
+    "mlp.linear_fc1.weight": 0,
+    "mlp.linear_fc1.bias": 0,
+    "mlp.linear_fc2.weight": 1,
+}
+"""Which dimension tensor parallelism cuts, by the last parts of the name; what is not here is whole on every rank."""
+
+RESIDUAL_WRITERS = ("self_attention.linear_proj.weight", "mlp.linear_fc2.weight")
+"""Matrices whose output is added to the residual stream."""
+
+
+@dataclass(frozen=True)
+class LogicalTensor:
+    """One tensor of the model, whole, and how tensor parallelism cuts it."""
+
+    name: str
+    shape: tuple[int, ...]
+    """As other tools see it, without padding."""
+
+    outer: int
+    length: int
+    inner: int
+    is_split: bool
+    """Whether tensor parallelism cuts ``length``; otherwise every rank holds the whole tensor."""
+
+    def box(self) -> tuple[int, int, int]:
+        """Return the shape as [outer, length, inner]."""
+        return self.outer, self.length, self.inner
+
+
+@dataclass(frozen=True)
+class LocalParameter:
+    """A rank's parameter, and the slice of the logical tensor that it holds."""
+
+    parameter: nn.Parameter
+    logical: LogicalTensor
+    start: int
+    """First index of the slice along ``length``."""
+
+    local_length: int
+    """Indices of the slice, padding included."""
+
+    @property
+    def valid_length(self) -> int:
+        """Indices of the slice that are not padding."""
+        return max(0, min(self.local_length, self.logical.length - self.start))
+
+    @property
+    def numel(self) -> int:
+        """Values of the slice, padding included."""
+        return self.logical.outer * self.local_length * self.logical.inner
+
+
+def logical_shape_of(parameter: nn.Parameter) -> tuple[int, ...]:
+    """Return a parameter's own shape; under ZeRO-3 the tensor itself is empty and DeepSpeed remembers it."""
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))
+
+
+def local_parameters(
+    model: nn.Module, config: ModelConfig, tensor_parallel_size: int, tp_rank: int
+) -> Iterator[LocalParameter]:
+    """Yield every trained parameter of ``model`` with its place in the logical tensor."""
+    for name, parameter in model.named_parameters():
+        shape = logical_shape_of(parameter)
+        split = split_dim(name)
+        dim = split or 0
+        parts = 2 if config.is_gated and ".mlp.linear_fc1." in name else 1
+        outer = parts if dim == 0 else math.prod(shape[:dim])
+        local_length = shape[dim] // parts
+        padded = local_length * (1 if split is None else tensor_parallel_size)
+        length = config.vocab_size if name in VOCABULARY_TENSORS else padded
+        whole = (*shape[:dim], parts * length, *shape[dim + 1 :])
+        logical = LogicalTensor(name, whole, outer, length, math.prod(shape[dim + 1 :]), split is not None)
+        yield LocalParameter(parameter, logical, 0 if split is None else local_length * tp_rank, local_length)
+
+
+def split_dim(name: str) -> int | None:
+    """Return the dimension of parameter ``name`` that tensor parallelism cuts, or None."""
+    return next((dim for suffix, dim in SPLIT_DIMS.items() if name.endswith(suffix)), None)
+
+
+def initial_values(logical: LogicalTensor, config: ModelConfig, seed: int) -> Tensor:
+    """Return the initial logical tensor in fp32, [outer, length, inner]; depends on seed and name alone.
+
+    Weights are normal with ``init_std``; those that write into the residual stream have it divided by sqrt(2 L).
+
+    Source: Radford et al. 2019 (GPT-2), section 2.3.
+    """
+    box = logical.box()
+    if logical.name.endswith("bias"):
+        return torch.zeros(box)
+    if "layernorm" in logical.name:
+        return torch.ones(box)
+    std = config.init_std
+    if logical.name.endswith(RESIDUAL_WRITERS):
+        std /= math.sqrt(2 * config.num_layers)
+    generator = torch.Generator().manual_seed(derived_seed(seed, "initial_values", logical.name))
+    return torch.empty(box).normal_(0.0, std, generator=generator)
+
+
+def derived_seed(seed: int, *purpose: str | int) -> int:
+    """Return 63 bits that depend on ``seed`` and ``purpose`` and on nothing else."""
+    text = "/".join(str(part) for part in (seed, *purpose))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+
+
+def local_slice(whole: Tensor, local: LocalParameter) -> Tensor:
+    """Return this rank's slice of a logical tensor [outer, length, inner], padding as zeros, flat."""
+    logical = local.logical
+    piece = whole.new_zeros((logical.outer, local.local_length, logical.inner))
+    valid = local.valid_length
+    piece[:, :valid] = whole[:, local.start : local.start + valid]
+    return piece.reshape(-1)
+
+
+def write_local(parameter: nn.Parameter, flat: Tensor, dp_rank: int) -> None:
+    """Put ``flat``, the whole local tensor, into ``parameter``; under ZeRO-3 only the part this rank keeps."""
+    with torch.no_grad():
+        if not hasattr(parameter, "ds_tensor"):
+            parameter.copy_(flat.view(parameter.shape))
+            return
+        kept = parameter.ds_tensor
+        start = dp_rank * kept.ds_numel
+        valid = max(0, min(kept.ds_numel, flat.numel() - start))
+        kept.zero_()
+        kept[:valid].copy_(flat[start : start + valid])
+
+
+def initialise(
+    model: nn.Module, config: ModelConfig, seed: int, *, tensor_parallel_size: int, tp_rank: int, dp_rank: int
+) -> None:
+    """Give every parameter its initial value; the same model for every layout."""
+    for local in local_parameters(model, config, tensor_parallel_size, tp_rank):
+        whole = initial_values(local.logical, config, seed)
+        write_local(local.parameter, local_slice(whole, local), dp_rank)

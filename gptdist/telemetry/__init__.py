@@ -1,0 +1,1 @@
+"""Metrics, the console line, TensorBoard and the run ledger."""

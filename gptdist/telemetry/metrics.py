@@ -1,0 +1,106 @@
+"""Numbers of a run: one console line, one line of metrics.jsonl, and TensorBoard, all from the same record."""
+
+import logging
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tqdm import tqdm
+
+from gptdist.telemetry.ledger import append_json_line
+
+logger = logging.getLogger(__name__)
+
+METRICS_NAME = "metrics.jsonl"
+TENSORBOARD_FOLDER = "tensorboard"
+
+_FORMATS = {
+    "loss": "loss {:.4f}",
+    "validation_loss": "validation loss {:.4f}",
+    "bits_per_byte": "bits/byte {:.4f}",
+    "grad_norm": "grad_norm {:.2f}",
+    "lr": "lr {:.1e}",
+    "tokens_per_second": "{:,.0f} tokens/s",
+    "mfu": "mfu {:.2f}",
+}
+"""What the console line shows, in this order."""
+
+
+class Metrics:
+    """Where a run's numbers go; on ranks other than 0 nothing is written."""
+
+    def __init__(self, folder: Path, attempt: int, *, train_steps: int, first_step: int, tensorboard: bool) -> None:
+        """Open the outputs in ``folder``.
+
+        Args:
+            folder: of the run.
+            attempt: stands in every record, since a resumed run repeats steps after its checkpoint.
+            train_steps: end of the progress bar.
+            first_step: where the progress bar begins.
+            tensorboard: whether to write event files.
+        """
+        self._path = folder / METRICS_NAME
+        self._attempt = attempt
+        self._writer: Any = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter  # seconds to import, and only rank 0 needs it
+
+            self._writer = SummaryWriter(log_dir=str(folder / TENSORBOARD_FOLDER), purge_step=first_step + 1)
+        # A bar that moves is for eyes; a log file gets lines only.
+        self._bar = tqdm(
+            total=train_steps, initial=first_step, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True
+        )
+
+    def __enter__(self) -> Self:
+        """Return the metrics."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the outputs."""
+        self._bar.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def advance(self, step: int) -> None:
+        """Move the progress bar to ``step``."""
+        self._bar.update(step - self._bar.n)
+
+    def log(self, kind: str, step: int, numbers: dict[str, Any]) -> None:
+        """Record ``numbers`` of ``step``.
+
+        Args:
+            kind: ``"train"`` or ``"validation"``.
+            step: optimizer steps done.
+            numbers: by name; a name carries its unit.
+        """
+        append_json_line(self._path, {"kind": kind, "attempt": self._attempt, "step": step, **numbers})
+        if self._writer is not None:
+            for name, value in numbers.items():
+                if isinstance(value, int | float):
+                    self._writer.add_scalar(f"{kind}/{name}", value, step)
+        parts = [form.format(numbers[name]) for name, form in _FORMATS.items() if numbers.get(name) is not None]
+        logger.info("step %d | %s", step, " | ".join(parts))
+
+
+class ProgressHandler(logging.Handler):
+    """Prints log lines above the progress bar instead of through it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one line on standard output."""
+        tqdm.write(self.format(record), file=sys.stdout)
+        sys.stdout.flush()
+
+
+def set_up_logging(rank: int) -> None:
+    """Show information from rank 0, and warnings of every rank with its number."""
+    handler = ProgressHandler()
+    form = "%(message)s" if rank == 0 else f"rank {rank}: %(message)s"
+    handler.setFormatter(logging.Formatter(form))
+    for name in ("gptdist", "data_prep", "launch"):
+        log = logging.getLogger(name)
+        log.handlers = [handler]
+        log.propagate = False
+        log.setLevel(logging.INFO if rank == 0 else logging.WARNING)

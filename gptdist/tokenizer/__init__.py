@@ -1,0 +1,1 @@
+"""One small interface over byte, byte-level BPE and sentencepiece tokenizers."""

@@ -1,0 +1,1 @@
+"""The training run: build, step, evaluate, save, stop."""

@@ -1,0 +1,61 @@
+"""One rank of a training run: ``python -m gptdist.train CONFIG [key=value …]``, started by torchrun."""
+
+import contextlib
+import os
+import sys
+import warnings
+from pathlib import Path
+
+from gptdist.config.load import read_config
+from gptdist.config.run import RunConfig
+from gptdist.errors import ConfigError, GptDistError
+from gptdist.telemetry.metrics import set_up_logging
+
+EXIT_USER_ERROR = 2
+
+
+def main(arguments: list[str]) -> int:
+    """Train the run that ``arguments`` name; return the exit status."""
+    rank = int(os.environ.get("RANK", "0"))
+    set_up_logging(rank)
+    try:
+        config = read_config(RunConfig, Path(arguments[0]), arguments[1:])
+        problems = config.problems(int(os.environ.get("WORLD_SIZE", "1")))
+        if problems:
+            raise ConfigError(f"{arguments[0]}: {problem}" for problem in problems)
+        _run(config, rank)
+    except GptDistError as error:
+        # Every rank sees the same mistake: one message is enough.
+        for line in error.problems if rank == 0 else ():
+            print(f"gptdist: error: {line}", file=sys.stderr)  # noqa: T201 - the outermost frame of a rank
+        return EXIT_USER_ERROR
+    return 0
+
+
+def _run(config: RunConfig, rank: int) -> None:
+    warnings.filterwarnings("ignore", module=r"megatron|deepspeed|torch")
+    from gptdist.device import megatron_on_cpu
+    from gptdist.device.device import prepare_deepspeed
+
+    prepare_deepspeed()
+    megatron_on_cpu.install()
+    from gptdist.train.build import build, join, leave, lock_folder
+    from gptdist.train.loop import train
+    from gptdist.train.stop_signal import StopSignal
+
+    stop_signal = StopSignal()
+    stop_signal.listen()
+    lock = lock_folder(config.folder) if rank == 0 else None
+    mesh, device = join(config, int(os.environ.get("LOCAL_RANK", "0")))
+    run = build(config, mesh, device, stop_signal)
+    with run.metrics or contextlib.nullcontext():
+        is_done = train(run)
+    if run.ledger is not None:
+        run.ledger.write("done" if is_done else "stopped", step=run.state.step)
+    leave()
+    if lock is not None:
+        lock.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,229 @@
+"""Turn a RunConfig into a Run: groups, model, engine, data, and the newest checkpoint put in."""
+
+import contextlib
+import fcntl
+import logging
+from datetime import timedelta
+from pathlib import Path
+from typing import IO, Any
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from ruamel.yaml import YAML
+from torch import nn
+
+from gptdist.checkpoint.find import newest_whole
+from gptdist.checkpoint.fragments import OptimizerFragments
+from gptdist.checkpoint.load import load_run
+from gptdist.checkpoint.read import CheckpointReader
+from gptdist.checkpoint.save import RunIdentity
+from gptdist.config.run import RunConfig
+from gptdist.data.sources import TrainingData, check_tokenizer, validation_sources
+from gptdist.device.device import Device, choose_device, peak_flops
+from gptdist.errors import CheckpointError, ConfigError, GptDistError, TrainingError
+from gptdist.mesh.groups import Mesh, ModelParallelUnit, broadcast_text, make_mesh, max_over_ranks
+from gptdist.mesh.layout import Layout
+from gptdist.model.arithmetic import num_parameters
+from gptdist.model.gpt import LanguageModel, transformer_config
+from gptdist.model.parameters import initialise, local_parameters
+from gptdist.telemetry.ledger import Ledger
+from gptdist.telemetry.metrics import Metrics
+from gptdist.train.engine import Engine, deepspeed_config
+from gptdist.train.resume import changes, check_continues
+from gptdist.train.run import Run, TrainState
+from gptdist.train.stop_signal import StopSignal
+
+logger = logging.getLogger(__name__)
+
+
+def join(config: RunConfig, local_rank: int) -> tuple[Mesh, Device]:
+    """Meet the other ranks. Collective: every rank calls it, with the environment that torchrun sets."""
+    device = choose_device(config.training.device, config.training.precision, local_rank)
+    problems = config.precision_problems(device.dtype == torch.bfloat16)
+    if problems:
+        raise ConfigError(problems)
+    timeout = timedelta(seconds=config.training.collective_timeout_seconds)
+    if not dist.is_initialized():
+        dist.init_process_group(device.backend, timeout=timeout)
+    deepspeed.init_distributed(device.backend, timeout=timeout, verbose=False)
+    return make_mesh(Layout.of(config.parallel, dist.get_world_size()), timeout), device
+
+
+def build(config: RunConfig, mesh: Mesh, device: Device, stop_signal: StopSignal) -> Run:
+    """Build everything and restore the newest whole checkpoint of the run's folder. Collective: every rank calls it.
+
+    Raises:
+        GptDistError: data, tokenizer or checkpoint do not fit, on every rank.
+    """
+    tokenizer = check_tokenizer(config)
+    data = TrainingData(config)
+    validation = validation_sources(config)
+    identity = RunIdentity(
+        config=config.tree(),
+        tokenizer_fingerprint=tokenizer.fingerprint,
+        data_fingerprints=data.fingerprints(),
+        zero_stage=config.parallel.zero_stage,
+    )
+    model = build_model(config, mesh, device)
+    engine = Engine(model, config, mesh, device.dtype)
+    layout = mesh.layout
+    locals_ = list(
+        local_parameters(engine.module, config.model, layout.tensor_parallel_size, tp_rank=mesh.place.tp_rank)
+    )
+    fragments = OptimizerFragments(engine.optimizer, locals_)
+    peak = peak_flops(device)
+    ledger = Ledger(config.folder) if mesh.is_lead else None
+    state = restore(config, fragments, identity, mesh, ledger)
+    logger.info(
+        "%s: %s parameters, %s, ZeRO %d, %s on %s; %s",
+        config.name,
+        f"{num_parameters(config.model):,}",
+        layout,
+        config.parallel.zero_stage,
+        str(device.dtype).removeprefix("torch."),
+        device.kind,
+        f"peak {peak[0] / 1e9:,.0f} GFLOP/s a rank ({peak[1]})" if peak else "peak FLOP/s unknown: no mfu",
+    )
+    return Run(
+        config=config,
+        mesh=mesh,
+        device=device,
+        engine=engine,
+        fragments=fragments,
+        data=data,
+        validation=validation,
+        token_bytes=tokenizer.token_byte_lengths(),
+        identity=identity,
+        state=state,
+        stop_signal=stop_signal,
+        peak_flops=peak[0] if peak else None,
+        metrics=_open_metrics(config, ledger, state),
+        ledger=ledger,
+    )
+
+
+def build_model(config: RunConfig, mesh: Mesh, device: Device) -> nn.Module:
+    """Return this rank's part of the model with its initial weights, on its device."""
+    shape = config.model
+    with _partitioned_construction(config, mesh, device):
+        model = LanguageModel(shape, transformer_config(shape, mesh, device.dtype), mesh)
+    if config.parallel.zero_stage < 3:
+        model = model.to(device=device.torch_device, dtype=device.dtype)
+    initialise(
+        model,
+        shape,
+        config.seed,
+        tensor_parallel_size=mesh.layout.tensor_parallel_size,
+        tp_rank=mesh.place.tp_rank,
+        dp_rank=mesh.place.dp_rank,
+    )
+    return model
+
+
+def _partitioned_construction(config: RunConfig, mesh: Mesh, device: Device) -> Any:
+    """Under ZeRO-3 no rank ever holds the whole model: parameters are cut as they are made."""
+    if config.parallel.zero_stage < 3:
+        return contextlib.nullcontext()
+    # No dtype: DeepSpeed 0.19 takes bf16 for any that is passed on a CPU. It reads the right one from the config.
+    return deepspeed.zero.Init(
+        data_parallel_group=mesh.data_group,
+        config_dict_or_path=deepspeed_config(config, mesh, device.dtype),
+        mpu=ModelParallelUnit(mesh),
+    )
+
+
+def restore(
+    config: RunConfig, fragments: OptimizerFragments, identity: RunIdentity, mesh: Mesh, ledger: Ledger | None
+) -> TrainState:
+    """Put the newest whole checkpoint in, if there is one, and return where the run stands.
+
+    Rank 0 decides which one, for all. Collective: every rank calls it.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be continued, on every rank.
+    """
+    folder, problem = None, ""
+    if mesh.is_lead:
+        try:
+            folder = _choose(config, identity)
+        except GptDistError as error:
+            problem = str(error)
+    problem = broadcast_text(problem) or ""
+    if problem:
+        raise CheckpointError(problem)
+    chosen = broadcast_text(None if folder is None else str(folder))
+    if chosen is None:
+        if ledger is not None:
+            ledger.write("start", step=0, layout=str(mesh.layout))
+        return TrainState()
+    reader = CheckpointReader(Path(chosen))
+    try:
+        load_run(reader, fragments)
+    except CheckpointError as error:
+        problem = str(error)
+    if max_over_ranks(len(problem)):
+        raise CheckpointError(problem or f"{chosen}: another rank could not read it, see its message")
+    progress = reader.manifest.progress
+    if ledger is not None:
+        ledger.write("start", step=progress.step, layout=str(mesh.layout))
+        logger.info("resumed %s (step %d, %d samples)", chosen, progress.step, progress.consumed_samples)
+    return TrainState(
+        step=progress.step,
+        consumed_samples=progress.consumed_samples,
+        loss=progress.loss,
+        validation_loss=progress.validation_loss,
+    )
+
+
+def _choose(config: RunConfig, identity: RunIdentity) -> Path | None:
+    """Return the checkpoint to continue, after saying what was passed over and what has changed."""
+    folder, passed_over = newest_whole(config.checkpoints_folder)
+    for line in passed_over:
+        logger.warning("damaged checkpoint passed over: %s", line)
+    if folder is None:
+        return None
+    manifest = CheckpointReader(folder).manifest
+    check_continues(manifest, identity, str(folder))
+    for line in changes(manifest.config, identity.config):
+        logger.info("config changed since the checkpoint: %s", line)
+    return folder
+
+
+def _open_metrics(config: RunConfig, ledger: Ledger | None, state: TrainState) -> Metrics | None:
+    if ledger is None:
+        return None
+    with (config.folder / "config.yaml").open("w", encoding="utf-8") as file:
+        YAML(typ="safe", pure=True).dump(config.tree(), file)
+    return Metrics(
+        config.folder,
+        ledger.attempt,
+        train_steps=config.training.train_steps,
+        first_step=state.step,
+        tensorboard=config.telemetry.tensorboard,
+    )
+
+
+def lock_folder(folder: Path) -> IO[str]:
+    """Keep other jobs on this machine out of a run's folder for as long as the returned file is open.
+
+    Raises:
+        TrainingError: another job is at work there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = (folder / ".lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise TrainingError(
+            f"{folder}: another job is training here; wait for it, stop it, or set another run_dir"
+        ) from None
+    return file
+
+
+def leave() -> None:
+    """Part from the other ranks. Collective: every rank calls it."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+

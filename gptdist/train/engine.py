@@ -1,0 +1,137 @@
+"""The DeepSpeed engine around a model, its config generated from ours."""
+
+import logging
+from typing import Any
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from gptdist.config.run import RunConfig
+from gptdist.mesh.groups import Mesh, ModelParallelUnit
+from gptdist.model.parameters import logical_shape_of
+
+NO_CLIPPING = 1e30
+"""Passed as the norm to clip to where nothing shall be clipped: DeepSpeed then still reports the norm."""
+
+
+def deepspeed_config(config: RunConfig, mesh: Mesh, dtype: torch.dtype) -> dict[str, Any]:
+    """Return DeepSpeed's config: what follows from ours, and the ``deepspeed`` section passed through."""
+    zero = {"stage": config.parallel.zero_stage, **config.deepspeed.get("zero_optimization", {})}
+    clips_itself = _is_plain_optimizer(config, dtype)
+    derived: dict[str, Any] = {
+        "train_batch_size": config.batch.global_batch_size,
+        "train_micro_batch_size_per_gpu": config.batch.micro_batch_size,
+        "gradient_accumulation_steps": config.batch.num_micro_batches(mesh.layout.data_parallel_size),
+        "zero_optimization": zero,
+        "gradient_clipping": 0.0 if clips_itself else (config.optimizer.max_grad_norm or NO_CLIPPING),
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+    }
+    if dtype == torch.bfloat16:
+        derived["bf16"] = {"enabled": True}
+        derived["data_types"] = {"grad_accum_dtype": "fp32"}
+    return {**config.deepspeed, **derived}
+
+
+def make_optimizer(model: nn.Module, config: RunConfig) -> torch.optim.Optimizer:
+    """Return AdamW over all parameters, with weight decay on matrices only.
+
+    torch's fused kernel: on CPU 6 to 8 times as fast as its foreach one, and nothing has to be compiled.
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    # By logical shape: under ZeRO-3 every parameter is flat.
+    matrices = [parameter for parameter in parameters if len(logical_shape_of(parameter)) > 1]
+    vectors = [parameter for parameter in parameters if len(logical_shape_of(parameter)) <= 1]
+    settings = config.optimizer
+    return torch.optim.AdamW(
+        [
+            {"params": matrices, "weight_decay": settings.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ],
+        lr=settings.lr,
+        betas=(settings.beta1, settings.beta2),
+        eps=settings.eps,
+        fused=True,
+    )
+
+
+class Engine:
+    """One rank's share of model and optimizer: forward, backward, update."""
+
+    def __init__(self, model: nn.Module, config: RunConfig, mesh: Mesh, dtype: torch.dtype) -> None:
+        """Hand ``model`` to DeepSpeed. Collective: every rank calls it."""
+        logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+        self._mesh = mesh
+        self._clip_norm = config.optimizer.max_grad_norm or NO_CLIPPING if _is_plain_optimizer(config, dtype) else None
+        self._grad_norm = 0.0
+        self.deepspeed, _, _, _ = deepspeed.initialize(
+            model=model,
+            optimizer=make_optimizer(model, config),
+            config=deepspeed_config(config, mesh, dtype),
+            mpu=ModelParallelUnit(mesh),
+        )
+
+    @property
+    def module(self) -> nn.Module:
+        """The model."""
+        module: nn.Module = self.deepspeed.module
+        return module
+
+    @property
+    def optimizer(self) -> Any:
+        """DeepSpeed's optimizer, or the plain one where ZeRO is off."""
+        return self.deepspeed.optimizer
+
+    @property
+    def grad_norm(self) -> float:
+        """L2 norm of the last update's gradient over all parameters, before clipping."""
+        if self._clip_norm is not None:
+            return self._grad_norm
+        norm = self.deepspeed.get_global_grad_norm()
+        return float("nan") if norm is None else float(norm)
+
+    def set_learning_rate(self, lr: float) -> None:
+        """Use ``lr`` from the next update on."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+
+    def accumulate(self, loss: torch.Tensor) -> None:
+        """Add the gradients of one micro batch, and update the weights after the last one of a step.
+
+        Collective: every rank calls it.
+        """
+        self.deepspeed.backward(loss)
+        if self._clip_norm is not None and self.deepspeed.is_gradient_accumulation_boundary():
+            self._grad_norm = clip_gradients(self.module, self._clip_norm, self._mesh)
+        self.deepspeed.step()
+
+
+def clip_gradients(model: nn.Module, max_norm: float, mesh: Mesh) -> float:
+    """Scale gradients to ``max_norm`` at most, and return their L2 norm before that.
+
+    For ZeRO stage 0 in fp32, where DeepSpeed does not report the norm. What every tensor-parallel rank holds whole is
+    counted once.
+
+    Communication: over the tensor group, an all-reduce of one value.
+    """
+    squares = torch.zeros((), dtype=torch.float64)
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters() if parameter.grad is not None]
+    for parameter, grad in gradients:
+        if mesh.place.tp_rank == 0 or getattr(parameter, "tensor_model_parallel", False):
+            squares += grad.double().square().sum().cpu()
+    if mesh.layout.tensor_parallel_size > 1:
+        total = squares.to(gradients[0][1].device)
+        dist.all_reduce(total, group=mesh.tensor_group)
+        squares = total.cpu()
+    norm = float(squares.sqrt())
+    if norm > max_norm:
+        for _, grad in gradients:
+            grad.mul_(max_norm / (norm + 1e-6))
+    return norm
+
+
+def _is_plain_optimizer(config: RunConfig, dtype: torch.dtype) -> bool:
+    """Whether DeepSpeed leaves the optimizer unwrapped."""
+    return config.parallel.zero_stage == 0 and dtype == torch.float32

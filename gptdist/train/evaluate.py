@@ -1,0 +1,111 @@
+"""Validation loss and bits per byte, the same number for every layout."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from gptdist.data.batches import Batch
+from gptdist.data.sources import ValidationSource
+from gptdist.mesh.groups import Mesh
+
+
+@dataclass(frozen=True)
+class SourceEvaluation:
+    """What was measured on one source."""
+
+    name: str
+    loss: float
+    """Mean cross-entropy, nats a token."""
+
+    bits_per_byte: float
+    """loss x tokens / ln 2 / UTF-8 bytes of the predicted tokens."""
+
+    tokens: int
+    text_bytes: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured on all sources."""
+
+    sources: tuple[SourceEvaluation, ...]
+    loss: float
+    """Losses of the sources, weighted as they are in training; nats a token."""
+
+    bits_per_byte: float
+    """Weighted nats a token / ln 2 / weighted bytes a token."""
+
+
+def evaluate(
+    model: nn.Module,
+    sources: list[ValidationSource],
+    mesh: Mesh,
+    *,
+    micro_batch_size: int,
+    token_bytes: np.ndarray,
+    device: torch.device,
+) -> Evaluation:
+    """Measure ``model`` on all validation windows; replicas share the work. Collective: every rank calls it.
+
+    Args:
+        model: called as ``model(tokens, positions, None, labels=labels)``; returns the mean loss.
+        sources: windows to predict.
+        mesh: the ranks that take part.
+        micro_batch_size: windows in one forward.
+        token_bytes: UTF-8 bytes that each token id stands for.
+        device: where the model is.
+    """
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        found = tuple(
+            _evaluate_source(model, source, mesh, micro_batch_size, token_bytes=token_bytes, device=device)
+            for source in sources
+        )
+    model.train(was_training)
+    loss = sum(source.weight * one.loss for source, one in zip(sources, found, strict=True))
+    bytes_per_token = sum(
+        source.weight * one.text_bytes / one.tokens for source, one in zip(sources, found, strict=True)
+    )
+    return Evaluation(found, loss, loss / math.log(2) / bytes_per_token)
+
+
+def _evaluate_source(
+    model: nn.Module,
+    source: ValidationSource,
+    mesh: Mesh,
+    micro_batch_size: int,
+    *,
+    token_bytes: np.ndarray,
+    device: torch.device,
+) -> SourceEvaluation:
+    count, replicas = len(source.first_tokens), mesh.layout.data_parallel_size
+    stride = micro_batch_size * replicas
+    totals = torch.zeros(3, dtype=torch.float64)
+    for base in range(0, count, stride):
+        begin = base + mesh.place.dp_rank * micro_batch_size
+        mine = max(0, min(micro_batch_size, count - begin))
+        # A rank that has nothing left runs along on the first window: under ZeRO-3 a forward is a collective.
+        rows = source.rows(begin, mine) if mine else source.rows(0, 1)
+        batch = Batch.of(rows, device)
+        loss = model(batch.tokens, batch.positions(), None, labels=batch.labels)
+        if mine:
+            tokens = batch.labels.numel()
+            text_bytes = int(token_bytes[batch.labels.cpu().numpy()].sum())
+            totals += torch.tensor([loss.item() * tokens, tokens, text_bytes], dtype=torch.float64)
+    if replicas > 1:
+        summed = totals.to(device)
+        dist.all_reduce(summed, group=mesh.data_group)
+        totals = summed.cpu()
+    nats, tokens, text_bytes = totals.tolist()
+    return SourceEvaluation(
+        name=source.name,
+        loss=nats / tokens,
+        bits_per_byte=nats / math.log(2) / text_bytes,
+        tokens=int(tokens),
+        text_bytes=int(text_bytes),
+    )

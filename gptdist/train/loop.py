@@ -1,0 +1,161 @@
+"""The training loop: step, advance, log, evaluate, save, stop."""
+
+import logging
+import math
+import time
+
+import torch
+import torch.distributed as dist
+
+from gptdist.checkpoint.manifest import Progress
+from gptdist.checkpoint.save import save_checkpoint
+from gptdist.data.batches import Batch
+from gptdist.errors import TrainingError
+from gptdist.model.arithmetic import flops_per_token
+from gptdist.train.evaluate import evaluate
+from gptdist.train.randomness import seed_micro_batch
+from gptdist.train.run import Run, StepResult
+from gptdist.train.schedule import learning_rate
+
+logger = logging.getLogger(__name__)
+
+
+def train(run: Run) -> bool:
+    """Step until ``train_steps`` or a stop signal; return whether the run is done. Collective: every rank calls it."""
+    state, every = run.state, run.config.intervals
+    train_steps = run.config.training.train_steps
+    state.since.restart()
+    while state.step < train_steps:
+        result = train_step(run)
+        state.advance(result)
+
+        is_last = state.step == train_steps
+        if state.step % every.log_steps == 0 or is_last:
+            log_step(run, result)
+        if state.step % every.eval_steps == 0 or is_last:
+            log_evaluation(run)
+        if result.stopping or is_last or state.step % every.save_steps == 0:
+            save(run)
+        if result.stopping and not is_last:
+            logger.warning("stopped after step %d on request; the same command resumes", state.step)
+            return False
+    return True
+
+
+def train_step(run: Run) -> StepResult:
+    """Do one optimizer step on the next global batch. Collective: every rank calls it.
+
+    Micro batch ``m`` of replica ``r`` holds the samples ``(m x replicas + r) x micro_batch_size`` onwards: the same
+    groups of samples for every number of replicas.
+
+    Raises:
+        TrainingError: the loss is not finite.
+    """
+    config, state = run.config, run.state
+    lr = learning_rate(state.step, config.optimizer, config.schedule, config.training.train_steps)
+    run.engine.set_learning_rate(lr)
+    size, replicas = config.batch.micro_batch_size, run.mesh.layout.data_parallel_size
+    total = torch.zeros(2, dtype=torch.float64)
+    data_seconds = 0.0
+    for micro_batch in range(run.num_micro_batches):
+        first = state.consumed_samples + (micro_batch * replicas + run.mesh.place.dp_rank) * size
+        begin = time.perf_counter()
+        batch = Batch.of(run.data.rows(first, size), run.device.torch_device)
+        data_seconds += time.perf_counter() - begin
+        seed_micro_batch(config.seed, first, run.mesh.place.tp_rank)
+        loss = run.engine.deepspeed(batch.tokens, batch.positions(), None, labels=batch.labels)
+        run.engine.accumulate(loss)
+        total[0] += loss.detach().cpu().double()
+    total[0] /= run.num_micro_batches * run.mesh.layout.world_size
+    total[1] = run.stop_signal.was_seen
+    if run.mesh.layout.world_size > 1:
+        summed = total.to(run.device.torch_device)
+        dist.all_reduce(summed)
+        total = summed.cpu()
+    mean = float(total[0])
+    if not math.isfinite(mean):
+        raise TrainingError(
+            f"step {state.step + 1}: loss is {mean} on samples {state.consumed_samples} to "
+            f"{state.consumed_samples + config.batch.global_batch_size - 1}; lower optimizer.lr or look at the data, "
+            f"the same command resumes from the newest checkpoint"
+        )
+    return StepResult(
+        loss=mean,
+        grad_norm=run.engine.grad_norm,
+        lr=lr,
+        samples=config.batch.global_batch_size,
+        data_seconds=data_seconds,
+        stopping=bool(total[1]),
+    )
+
+
+def log_step(run: Run, result: StepResult) -> None:
+    """Record the last step, with speeds averaged since the last record."""
+    if run.metrics is None:
+        return
+    model, state, world_size = run.config.model, run.state, run.mesh.layout.world_size
+    seconds = time.perf_counter() - state.since.begin
+    tokens_per_second = state.since.samples * model.seq_length / seconds
+    flops_per_second = flops_per_token(model) * tokens_per_second / world_size
+    numbers = {
+        "consumed_samples": state.consumed_samples,
+        "consumed_tokens": state.consumed_samples * model.seq_length,
+        "loss": result.loss,
+        "grad_norm": None if math.isnan(result.grad_norm) else result.grad_norm,
+        "lr": result.lr,
+        "step_seconds": seconds / state.since.steps,
+        "data_seconds": state.since.data_seconds / state.since.steps,
+        "tokens_per_second": tokens_per_second,
+        "model_tflops": flops_per_second / 1e12,
+        "mfu": flops_per_second / run.peak_flops if run.peak_flops else None,
+    }
+    run.metrics.log("train", state.step, numbers)
+    run.metrics.advance(state.step)
+    state.since.restart()
+
+
+def log_evaluation(run: Run) -> None:
+    """Measure and record the validation loss. Collective: every rank calls it."""
+    found = evaluate(
+        run.engine.deepspeed,
+        run.validation,
+        run.mesh,
+        micro_batch_size=run.config.batch.micro_batch_size,
+        token_bytes=run.token_bytes,
+        device=run.device.torch_device,
+    )
+    run.state.validation_loss = found.loss
+    if run.metrics is not None:
+        by_source = {f"loss_{source.name}": source.loss for source in found.sources}
+        by_source |= {f"bits_per_byte_{source.name}": source.bits_per_byte for source in found.sources}
+        run.metrics.log(
+            "validation",
+            run.state.step,
+            {"validation_loss": found.loss, "bits_per_byte": found.bits_per_byte, **by_source},
+        )
+    run.state.since.restart()
+
+
+def save(run: Run) -> None:
+    """Write a checkpoint of the state after the last step. Collective: every rank calls it."""
+    state = run.state
+    begin = time.perf_counter()
+    folder = save_checkpoint(
+        run.config.checkpoints_folder,
+        run.fragments,
+        Progress(
+            step=state.step,
+            consumed_samples=state.consumed_samples,
+            consumed_tokens=state.consumed_samples * run.config.model.seq_length,
+            optimizer_step=run.fragments.optimizer_step(),
+            loss=state.loss,
+            validation_loss=state.validation_loss,
+        ),
+        run.identity,
+        run.mesh,
+    )
+    seconds = time.perf_counter() - begin
+    if run.ledger is not None:
+        run.ledger.write("checkpoint", step=state.step, seconds=seconds)
+        logger.info("step %d | saved %s in %.2f s", state.step, folder, seconds)
+    state.since.restart()

@@ -1,0 +1,98 @@
+"""What a training run consists of, once built."""
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gptdist.checkpoint.fragments import OptimizerFragments
+from gptdist.checkpoint.save import RunIdentity
+from gptdist.config.run import RunConfig
+from gptdist.data.sources import TrainingData, ValidationSource
+from gptdist.device.device import Device
+from gptdist.mesh.groups import Mesh
+from gptdist.telemetry.ledger import Ledger
+from gptdist.telemetry.metrics import Metrics
+from gptdist.train.engine import Engine
+from gptdist.train.stop_signal import StopSignal
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one optimizer step yielded; the same on every rank."""
+
+    loss: float
+    """Mean over the global batch, nats a token."""
+
+    grad_norm: float
+    lr: float
+    samples: int
+    data_seconds: float
+    """Time this rank waited for tokens."""
+
+    stopping: bool
+    """Whether any rank was asked to stop."""
+
+
+@dataclass
+class Stopwatch:
+    """Work done since the last line of the log."""
+
+    begin: float = field(default_factory=time.perf_counter)
+    samples: int = 0
+    steps: int = 0
+    data_seconds: float = 0.0
+
+    def restart(self) -> None:
+        """Begin again from zero."""
+        self.begin, self.samples, self.steps, self.data_seconds = time.perf_counter(), 0, 0, 0.0
+
+
+@dataclass
+class TrainState:
+    """How far the run is; everything else follows from it and the config."""
+
+    step: int = 0
+    consumed_samples: int = 0
+    loss: float | None = None
+    validation_loss: float | None = None
+    since: Stopwatch = field(default_factory=Stopwatch)
+
+    def advance(self, result: StepResult) -> None:
+        """Count one step."""
+        self.step += 1
+        self.consumed_samples += result.samples
+        self.loss = result.loss
+        self.since.samples += result.samples
+        self.since.steps += 1
+        self.since.data_seconds += result.data_seconds
+
+
+@dataclass(frozen=True)
+class Run:
+    """One rank's view of a training run."""
+
+    config: RunConfig
+    mesh: Mesh
+    device: Device
+    engine: Engine
+    fragments: OptimizerFragments
+    data: TrainingData
+    validation: list[ValidationSource]
+    token_bytes: np.ndarray
+    identity: RunIdentity
+    state: TrainState
+    stop_signal: StopSignal
+    peak_flops: float | None
+    """FLOP/s of one rank at most."""
+
+    metrics: Metrics | None
+    """Rank 0 only."""
+
+    ledger: Ledger | None
+    """Rank 0 only."""
+
+    @property
+    def num_micro_batches(self) -> int:
+        """Forwards a step on this rank."""
+        return self.config.batch.num_micro_batches(self.mesh.layout.data_parallel_size)

@@ -1,0 +1,1 @@
+"""Start ranks on one machine or many."""

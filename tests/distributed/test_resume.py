@@ -1,0 +1,166 @@
+"""A resumed run is the same run: bit for bit on the same layout, within a stated tolerance on another."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.support.datasets import GPT2, LLAMA, run_tree, write_dataset
+from tests.support.jobs import train_steps
+from tests.support.layouts import TestedLayout
+from tests.support.ranks import run_ranks
+
+OTHER_LAYOUT_TOLERANCE = 5e-6
+"""fp32 losses of 3 steps after a resume on another layout, where sums are taken in another order."""
+
+SAVE, END = 3, 6
+DROPOUT = {"hidden_dropout": 0.1, "attention_dropout": 0.1}
+
+Z0, Z1, Z2, Z3 = (TestedLayout(2, stage, 1) for stage in range(4))
+ONE = TestedLayout(1, 1, 1)
+T0, T1, T3 = (TestedLayout(2, stage, 2) for stage in (0, 1, 3))
+WIDE1, WIDE3 = TestedLayout(4, 1, 2), TestedLayout(4, 3, 2)
+
+
+def _tree(folder: Path, name: str, layout: TestedLayout, model, **changes):
+    return run_tree(folder, model=model, run_dir=str(folder / name), **layout.sections(), **changes)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("resume")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("layout", [ONE, Z0, Z1, Z2, Z3, T1, T3, WIDE1, WIDE3], ids=str)
+def test_same_layout_resumes_bit_for_bit_with_dropout(folder: Path, layout: TestedLayout, precision: str) -> None:
+    if precision == "bf16" and layout.zero_stage == 0:
+        pytest.skip("refused by the config: see test_run_config")
+    name = f"same-{layout}-{precision}"
+    tree = _tree(folder, name, layout, GPT2 | DROPOUT, training={"precision": precision})
+    whole = run_ranks(layout.world_size, train_steps, tree, END, SAVE)[0]
+    resumed = run_ranks(layout.world_size, train_steps, tree, END)[0]
+    assert [step for step, *_ in resumed] == list(range(SAVE + 1, END + 1))
+    assert resumed == whole[SAVE:], "floats are compared bit for bit"
+
+
+PAIRS = [
+    (Z1, T1, GPT2),
+    (T1, Z1, GPT2),
+    (Z1, Z3, GPT2),
+    (Z3, Z1, GPT2),
+    (Z2, T0, GPT2),
+    (T0, Z2, GPT2),
+    (Z0, T3, LLAMA),
+    (T3, ONE, LLAMA),
+    (ONE, T1, LLAMA),
+    (T1, Z3, LLAMA),
+    (WIDE3, Z1, LLAMA),
+    (Z3, WIDE1, LLAMA),
+    (WIDE1, T3, GPT2),
+]
+
+
+@pytest.mark.parametrize(("before", "after", "model"), PAIRS, ids=lambda v: str(v) if isinstance(v, TestedLayout) else "")
+def test_other_layout_goes_on_with_the_same_samples(folder: Path, before, after, model) -> None:
+    name = f"{before}-{after}-{'llama' if model is LLAMA else 'gpt2'}"
+    whole = run_ranks(before.world_size, train_steps, _tree(folder, name, before, model), END, SAVE)[0]
+    resumed = run_ranks(after.world_size, train_steps, _tree(folder, name, after, model), END)[0]
+    assert len(resumed) == END - SAVE
+    assert [loss for _, loss, _ in resumed] == pytest.approx(
+        [loss for _, loss, _ in whole[SAVE:]], abs=OTHER_LAYOUT_TOLERANCE
+    )
+
+
+def test_comparison_notices_lost_moments(folder: Path) -> None:
+    """Without Adam's moments the losses differ by far more than the tolerance."""
+    tree = _tree(folder, "moments", ONE, GPT2)
+    whole = run_ranks(1, train_steps, tree, END, SAVE)[0]
+    checkpoint = next((folder / "moments" / "checkpoints").glob("step_*"))
+    _zero_moments(checkpoint)
+    resumed = run_ranks(1, train_steps, tree, END)[0]
+    assert abs(resumed[-1][1] - whole[-1][1]) > 20 * OTHER_LAYOUT_TOLERANCE
+
+
+def _zero_moments(checkpoint: Path) -> None:
+    from safetensors.torch import load_file
+
+    from gptdist.checkpoint.tensor_file import write_tensors
+
+    path = checkpoint / "rank_00000.safetensors"
+    tensors = {key: values * (0 if key.startswith("exp_avg") else 1) for key, values in load_file(path).items()}
+    entry = write_tensors(path, tensors)
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    manifest["files"] = [entry.tree()]
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_damaged_newest_is_passed_over(folder: Path) -> None:
+    tree = _tree(folder, "damaged", Z1, GPT2)
+    whole = run_ranks(2, train_steps, tree, 2, 2)[0]
+    whole += run_ranks(2, train_steps, tree, END, 4)[0]
+    newest = folder / "damaged" / "checkpoints" / "step_00000004" / "rank_00001.safetensors"
+    content = bytearray(newest.read_bytes())
+    content[-3] ^= 1
+    newest.write_bytes(content)
+    resumed = run_ranks(2, train_steps, tree, END)[0]
+    assert resumed == whole[2:], "went on from step 2, the newest whole one"
+
+
+def test_nothing_whole_is_an_error_not_a_new_beginning(folder: Path) -> None:
+    tree = _tree(folder, "nothing", ONE, GPT2)
+    run_ranks(1, train_steps, tree, 2, 2)
+    (folder / "nothing" / "checkpoints" / "step_00000002" / "rank_00000.safetensors").unlink()
+    with pytest.raises(AssertionError, match="none of 1 checkpoints is whole .*missing.*set another run_dir"):
+        run_ranks(1, train_steps, tree, END)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": GPT2 | {"activation": "gelu"}}, "model.activation: gelu_tanh → gelu; a run keeps its model"),
+        ({"model": GPT2 | {"num_layers": 3}}, "model.num_layers: 2 → 3"),
+    ],
+)
+def test_another_model_is_refused(folder: Path, changes, message: str) -> None:
+    if not (folder / "refused").exists():
+        run_ranks(1, train_steps, run_tree(folder, run_dir=str(folder / "refused")), 2, 2)
+    with pytest.raises(AssertionError, match=message):
+        run_ranks(2, train_steps, run_tree(folder, run_dir=str(folder / "refused"), **Z1.sections(), **changes), END)
+
+
+def test_other_data_behind_the_same_path_is_refused(tmp_path: Path) -> None:
+    tree = run_tree(tmp_path)
+    run_ranks(1, train_steps, tree, 2, 2)
+    shutil.rmtree(tmp_path / "data" / "prose")
+    write_dataset(tmp_path / "data" / "prose", seed=7)
+    with pytest.raises(AssertionError, match="content of data source 'prose' was .* and is now"):
+        run_ranks(1, train_steps, tree, END)
+
+
+def test_full_disk_fails_on_every_rank_and_keeps_what_is_there(folder: Path) -> None:
+    tree = _tree(folder, "disk", Z1, GPT2)
+    run_ranks(2, train_steps, tree, 2, 2)
+    with pytest.raises(AssertionError, match="No space left on device.*older checkpoints are untouched") as failure:
+        run_ranks(2, _fail_to_save, tree)
+    assert "another rank failed" in str(failure.value), "the rank with space also hears of it"
+    assert [path.name for path in (folder / "disk" / "checkpoints").glob("step_*")] == ["step_00000002"]
+    assert run_ranks(2, train_steps, tree, END)[0][0][0] == 3
+
+
+def _fail_to_save(tree) -> None:
+    """Save with a disk that is full for rank 1: the error is the operating system's, raised where files are written."""
+    import os
+
+    from gptdist.checkpoint import save as saving
+
+    write = saving.write_tensors
+
+    def full(path, tensors):
+        if os.environ["RANK"] == "1":
+            raise OSError(28, "No space left on device")
+        return write(path, tensors)
+
+    saving.write_tensors = full
+    train_steps(tree, 4, 4)

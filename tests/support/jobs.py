@@ -1,0 +1,45 @@
+"""What ranks of a test do: train a few steps of a real run."""
+
+from typing import Any
+
+from gptdist.config.run import RunConfig
+from gptdist.data.sources import TrainingData  # noqa: F401 - loaded by the fork server too
+
+
+def train_steps(tree: dict[str, Any], until: int, save_at: int | None = None) -> list[tuple[int, float, float]]:
+    """Train the run ``tree`` to step ``until``, resuming what is there; return (step, loss, grad_norm) of each step."""
+    from gptdist.train.build import build, join
+    from gptdist.train.loop import save, train_step
+    from gptdist.train.stop_signal import StopSignal
+
+    config = RunConfig.from_tree(tree)
+    mesh, device = join(config, local_rank=0)
+    run = build(config, mesh, device, StopSignal())
+    seen = []
+    while run.state.step < until:
+        result = train_step(run)
+        run.state.advance(result)
+        seen.append((run.state.step, result.loss, result.grad_norm))
+        if run.state.step == save_at:
+            save(run)
+    return seen
+
+
+def validation_loss(tree: dict[str, Any]) -> tuple[float, float]:
+    """Return validation loss and bits per byte of the run ``tree`` as it stands."""
+    from gptdist.train.build import build, join
+    from gptdist.train.evaluate import evaluate
+    from gptdist.train.stop_signal import StopSignal
+
+    config = RunConfig.from_tree(tree)
+    mesh, device = join(config, local_rank=0)
+    run = build(config, mesh, device, StopSignal())
+    found = evaluate(
+        run.engine.deepspeed,
+        run.validation,
+        mesh,
+        micro_batch_size=config.batch.micro_batch_size,
+        token_bytes=run.token_bytes,
+        device=device.torch_device,
+    )
+    return found.loss, found.bits_per_byte

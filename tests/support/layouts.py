@@ -1,0 +1,43 @@
+"""The layouts that tests compare with one rank."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TestedLayout:
+    """So many ranks, split so."""
+
+    world_size: int
+    zero_stage: int
+    tensor_parallel_size: int
+
+    __test__ = False
+
+    def sections(self) -> dict[str, Any]:
+        """Return the config sections of this layout."""
+        return {
+            "parallel": {"zero_stage": self.zero_stage, "tensor_parallel_size": self.tensor_parallel_size},
+            "launch": {"ranks_per_node": self.world_size},
+        }
+
+    def __str__(self) -> str:
+        data = self.world_size // self.tensor_parallel_size
+        return f"zero{self.zero_stage}-dp{data}-tp{self.tensor_parallel_size}"
+
+
+ONE_RANK = TestedLayout(1, 0, 1)
+LAYOUTS = [
+    TestedLayout(1, 1, 1),
+    TestedLayout(2, 0, 1),
+    TestedLayout(2, 1, 1),
+    TestedLayout(2, 2, 1),
+    TestedLayout(2, 3, 1),
+    TestedLayout(2, 0, 2),
+    TestedLayout(2, 1, 2),
+    TestedLayout(2, 2, 2),
+    TestedLayout(2, 3, 2),
+    TestedLayout(4, 1, 2),
+    TestedLayout(4, 2, 2),
+    TestedLayout(4, 3, 2),
+]

@@ -1,0 +1,141 @@
+"""Names, shapes and settings of the Hugging Face layout, without transformers."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from gptdist.config.model import ModelConfig
+from gptdist.errors import ExportError
+from gptdist.model.arithmetic import num_parameters
+from gptdist.model.hf_config import export_problems, generation_config, huggingface_class, huggingface_config
+from gptdist.model.hf_names import from_huggingface, huggingface_shapes, logical_shapes, to_huggingface
+
+SIZES = {"num_layers": 2, "hidden_size": 24, "num_attention_heads": 4, "seq_length": 16, "vocab_size": 50}
+GPT2 = ModelConfig(**SIZES)
+LLAMA = ModelConfig(
+    **SIZES,
+    num_query_groups=2,
+    position_embedding="rope",
+    normalization="rmsnorm",
+    activation="swiglu",
+    add_bias=False,
+)
+
+
+def changed(config: ModelConfig, **values: object) -> ModelConfig:
+    return ModelConfig(**(config.tree() | values))
+
+
+CONFIGS = {
+    "gpt2": GPT2,
+    "gpt2-untied-gelu": changed(GPT2, tie_embeddings=False, activation="gelu", ffn_hidden_size=40),
+    "llama-gqa": LLAMA,
+    "llama-mha-untied": changed(LLAMA, num_query_groups=None, tie_embeddings=False),
+    "llama-biases-wide-heads": changed(LLAMA, add_bias=True, kv_channels=10, num_query_groups=1),
+}
+
+
+def random_weights(config: ModelConfig) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {name: torch.randn(shape, generator=generator) for name, shape in logical_shapes(config).items()}
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_round_trip_is_bit_exact(config: ModelConfig) -> None:
+    weights = random_weights(config)
+    exported = {
+        hf_name: part for name, tensor in weights.items() for hf_name, part in to_huggingface(config, name, tensor)
+    }
+    returned = dict(from_huggingface(config, exported.__getitem__))
+
+    assert list(returned) == list(weights)
+    assert all(torch.equal(returned[name], weights[name]) for name in weights)
+    assert {name: tuple(part.shape) for name, part in exported.items()} == huggingface_shapes(config)
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_shapes_hold_every_parameter_once(config: ModelConfig) -> None:
+    for shapes in (logical_shapes(config), huggingface_shapes(config)):
+        assert sum(torch.Size(shape).numel() for shape in shapes.values()) == num_parameters(config)
+
+
+def test_query_key_value_rows_are_taken_apart_by_group() -> None:
+    config = changed(LLAMA, hidden_size=8, kv_channels=2)  # 4 heads in 2 groups: rows q q k v, q q k v of 2 each
+    name = "decoder.layers.1.self_attention.linear_qkv.weight"
+    fused = torch.arange(16.0).unsqueeze(1).expand(16, 8)
+
+    parts = {hf_name: part[:, 0].tolist() for hf_name, part in to_huggingface(config, name, fused)}
+
+    assert parts == {
+        "model.layers.1.self_attn.q_proj.weight": [0, 1, 2, 3, 8, 9, 10, 11],
+        "model.layers.1.self_attn.k_proj.weight": [4, 5, 12, 13],
+        "model.layers.1.self_attn.v_proj.weight": [6, 7, 14, 15],
+    }
+
+
+def test_gpt2_fields() -> None:
+    fields = huggingface_config(changed(GPT2, activation="gelu", norm_epsilon=1e-6, ffn_hidden_size=40), eod_id=49)
+    assert fields["architectures"] == [huggingface_class(GPT2)] == ["GPT2LMHeadModel"]
+    assert (fields["activation_function"], fields["layer_norm_epsilon"], fields["n_inner"]) == ("gelu", 1e-6, 40)
+    assert (fields["bos_token_id"], fields["eos_token_id"], fields["pad_token_id"]) == (49, 49, None)
+    assert fields["n_positions"] == 16
+    assert fields["tie_word_embeddings"] is True
+    assert huggingface_config(changed(GPT2, tie_embeddings=False), eod_id=49)["tie_word_embeddings"] is False
+    assert huggingface_config(GPT2, eod_id=49)["activation_function"] == "gelu_new"
+
+
+def test_llama_fields() -> None:
+    fields = huggingface_config(changed(LLAMA, rope_base=5e5, kv_channels=10), eod_id=49, dtype="bfloat16")
+    assert fields["architectures"] == [huggingface_class(LLAMA)] == ["LlamaForCausalLM"]
+    assert fields["rope_theta"] == fields["rope_parameters"]["rope_theta"] == 5e5
+    assert (fields["head_dim"], fields["num_key_value_heads"], fields["rms_norm_eps"]) == (10, 2, 1e-5)
+    assert (fields["attention_bias"], fields["mlp_bias"], fields["dtype"]) == (False, False, "bfloat16")
+
+
+def test_generation_ends_at_the_end_of_a_document() -> None:
+    assert generation_config(49) == {"bos_token_id": 49, "eos_token_id": 49, "pad_token_id": 49}
+
+
+REFUSED = [
+    (changed(GPT2, normalization="rmsnorm"), r"model.normalization: rmsnorm .* GPT2LMHeadModel, .*; use layernorm"),
+    (changed(GPT2, add_bias=False), r"model.add_bias: false has no counterpart in GPT2LMHeadModel.*; use true"),
+    (changed(GPT2, num_query_groups=2), r"model.num_query_groups: 2 .*; use 4, the number of heads"),
+    (changed(GPT2, kv_channels=8), r"model.kv_channels: 8 .*; use a hidden_size of 32, which is heads x head size"),
+    (changed(GPT2, activation="swiglu"), r"model.activation: swiglu .*; use gelu_tanh or gelu"),
+    (changed(GPT2, position_embedding="rope"), r"model.position_embedding: rope .*; use learned"),
+    (changed(LLAMA, position_embedding="learned"), r"model.position_embedding: learned .* LlamaForCausalLM.*use rope"),
+    (changed(LLAMA, normalization="layernorm"), r"model.normalization: layernorm .*; use rmsnorm"),
+    (changed(LLAMA, activation="gelu"), r"model.activation: gelu .*; use swiglu"),
+    (changed(LLAMA, hidden_size=26, kv_channels=8), r"model.hidden_size: 26 .*\(4\), such as 28"),
+]
+
+
+@pytest.mark.parametrize(("config", "message"), REFUSED)
+def test_what_has_no_counterpart_is_refused_by_name(config: ModelConfig, message: str) -> None:
+    with pytest.raises(ExportError, match=message):
+        huggingface_class(config)
+    assert len(export_problems(config)) == 1
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_what_has_a_counterpart_has_no_problems(config: ModelConfig) -> None:
+    assert export_problems(config) == []
+
+
+def test_unknown_tensor_is_refused() -> None:
+    with pytest.raises(ExportError, match=r"decoder.layers.2.input_layernorm.weight: not a tensor of this model"):
+        to_huggingface(GPT2, "decoder.layers.2.input_layernorm.weight", torch.zeros(24))
+
+
+def test_wrong_shape_is_refused_both_ways() -> None:
+    with pytest.raises(ExportError, match=r"linear_fc1.bias: shape \(7,\) where the config says \(96,\)"):
+        to_huggingface(GPT2, "decoder.layers.0.mlp.linear_fc1.bias", torch.zeros(7))
+    with pytest.raises(ExportError, match=r"transformer.wte.weight: give .* the shape \(7, 24\), .* \(50, 24\)"):
+        next(from_huggingface(GPT2, lambda _: torch.zeros(7, 24)))
+
+
+def test_the_check_at_the_start_of_a_run_needs_no_torch() -> None:
+    code = "import sys, gptdist.model.hf_config; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

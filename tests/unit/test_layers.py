@@ -1,0 +1,104 @@
+"""Imports run down the layers only; what must work without torch does not import it."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.ranks import repository
+
+LAYERS = [
+    {"errors"},
+    {"durable"},
+    {"config"},
+    {"device"},
+    {"mesh", "telemetry", "tokenizer"},
+    {"data"},
+    {"model"},
+    {"checkpoint"},
+    {"train"},
+    {"launch", "data_prep", "compress"},
+    {"cli"},
+]
+"""Bottom first; a room imports from its own or a lower layer."""
+
+LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
+PACKAGES = ("gptdist", "data_prep", "launch")
+
+
+def _room(module: str) -> str | None:
+    parts = module.split(".")
+    if parts[0] not in PACKAGES:
+        return None
+    return parts[0] if parts[0] != "gptdist" else parts[1] if len(parts) > 1 else None
+
+
+def _imports(path: Path) -> list[str]:
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.append(node.module or "")
+    return found
+
+
+def _files() -> list[Path]:
+    return [path for package in PACKAGES for path in sorted((repository() / package).rglob("*.py"))]
+
+
+def wrong_imports(importer: str, imported: list[str]) -> list[str]:
+    room = _room(importer)
+    rooms = [other for other in map(_room, imported) if other is not None and other != room]
+    return [
+        f"{importer}: {room} imports {other}, which is above it"
+        for other in rooms
+        if room is not None and (LEVEL[other] > LEVEL[room] or (LEVEL[other] == LEVEL[room] and room != "cli"))
+    ]
+
+
+def test_imports_point_down() -> None:
+    wrong = []
+    for path in _files():
+        module = ".".join(path.relative_to(repository()).with_suffix("").parts)
+        wrong += wrong_imports(module, _imports(path))
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_layer_check_can_fail() -> None:
+    assert wrong_imports("gptdist.config.run", ["gptdist.train.loop"])
+    assert wrong_imports("gptdist.mesh.layout", ["gptdist.telemetry.metrics"])
+    assert not wrong_imports("gptdist.train.loop", ["gptdist.config.run", "torch"])
+
+
+def test_init_files_hold_a_docstring_and_no_logic() -> None:
+    for path in _files():
+        if path.name == "__init__.py":
+            body = ast.parse(path.read_text()).body
+            assert len(body) == 1, f"{path}: more than a docstring"
+            assert isinstance(body[0], ast.Expr), f"{path}: no docstring"
+
+
+def test_sizes_stay_readable() -> None:
+    too_long = []
+    for path in _files():
+        text = path.read_text()
+        if text.count("\n") > 400:
+            too_long.append(f"{path}: {text.count(chr(10))} lines, 400 at most")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno >= 60:
+                too_long.append(f"{path}:{node.lineno} {node.name}: 60 lines at most")
+    assert not too_long, "\n".join(too_long)
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["gptdist.config.run", "gptdist.config.load", "gptdist.data.sources", "gptdist.model.arithmetic", "launch.local"]
+    + ["gptdist.mesh.layout", "gptdist.telemetry.ledger", "gptdist.checkpoint.manifest", "data_prep.pipeline"],
+)
+def test_works_without_torch(module: str) -> None:
+    code = f"import sys; sys.modules['torch'] = None; import {module}; assert 'transformers' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=repository())
