@@ -18,10 +18,10 @@ from data_prep.tokenizer_stage import ready_tokenizer, trained_tokenizer
 from data_prep.workplace import work_folder
 from gptdist.config.prep import PrepConfig
 from gptdist.data.dataset import TokenDataset
-from gptdist.data.durable import swap_in
 from gptdist.data.manifest import DatasetManifest
 from gptdist.data.provenance import read_digests
 from gptdist.data.shards import token_dtype
+from gptdist.durable import swap_in
 from gptdist.errors import DataError
 from gptdist.tokenizer.tokenizer import Tokenizer
 

@@ -8,7 +8,7 @@ from data_prep.recipe import tokenizer_recipe
 from data_prep.spool import Spool
 from data_prep.training_text import training_text
 from gptdist.config.prep import PrepConfig
-from gptdist.data.durable import swap_in
+from gptdist.durable import swap_in
 from gptdist.errors import TokenizerError
 from gptdist.tokenizer.byte import ByteTokenizer
 from gptdist.tokenizer.tokenizer import Tokenizer, load_tokenizer

@@ -51,7 +51,7 @@ def find_files(roots: Sequence[str], *, include: Sequence[str], exclude: Sequenc
 
 def in_random_order(files: Sequence[FoundFile], seed: int) -> list[FoundFile]:
     """Return ``files`` in a keyed order: its beginning is a random sample that other files do not change."""
-    return sorted(files, key=lambda file: (order_key(seed, file.label.encode(errors="surrogateescape")), file.label))
+    return sorted(files, key=lambda file: (order_key(seed, file.label.encode()), file.label))
 
 
 def expand_root(root: str) -> Path:
@@ -77,7 +77,12 @@ def _walk(root: str, where: str) -> Iterator[tuple[Path, str, str | None]]:
             path = Path(folder, name)
             below = path.relative_to(top).as_posix()
             if path.is_file():  # not a dangling link, socket or pipe
-                yield path, f"{root.rstrip('/')}/{below}", below
+                yield path, _printable(f"{root.rstrip('/')}/{below}"), below
+
+
+def _printable(label: str) -> str:
+    r"""Return ``label`` with bytes of a file name that are not UTF-8 written as ``\xff``."""
+    return label.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _pattern(text: str) -> re.Pattern[str]:

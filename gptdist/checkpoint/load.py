@@ -94,4 +94,3 @@ def _range(reader: CheckpointReader, local: LocalParameter, state: str, start: i
         )
     skipped = start - (first_row * row + begin * inner)
     return staging.view(-1)[skipped : skipped + numel]
-

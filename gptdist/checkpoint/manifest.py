@@ -6,13 +6,13 @@ flat, into fragments by ZeRO. See docs/checkpoint_format.md.
 """
 
 import json
-import os
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from pydantic import field_validator
 
 from gptdist.config.section import Section
+from gptdist.durable import write_whole
 from gptdist.errors import CheckpointError, ConfigError
 
 FORMAT = "gptdist-checkpoint"
@@ -159,31 +159,5 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write ``manifest`` to disk for good: fsync of file and folder."""
-    write_durably(folder / MANIFEST_NAME, json.dumps(manifest.tree()).encode())
-    sync_folder(folder)
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a file whose content is on the disk when this returns."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def replace_durably(path: Path, content: bytes) -> None:
-    """Put ``content`` in the place of ``path`` at once: readers see the old file or the new one, never half."""
-    fresh = path.with_name(f".{path.name}.partial")
-    write_durably(fresh, content)
-    fresh.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make names in ``folder`` durable: files created, renamed and removed so far."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Write ``manifest`` to disk for good."""
+    write_whole(folder / MANIFEST_NAME, json.dumps(manifest.tree()).encode())

@@ -85,9 +85,7 @@ class CheckpointReader:
         for fragment in self._fragments[name, slice_index]:
             begin, end = max(first, fragment.start), min(behind, fragment.start + fragment.numel)
             if begin < end:
-                values = self._open(fragment.file).read(
-                    f"{state}/{name}", begin - fragment.start, end - fragment.start
-                )
+                values = self._open(fragment.file).read(f"{state}/{name}", begin - fragment.start, end - fragment.start)
                 flat[begin - first : end - first] = values
                 found += end - begin
         if found != behind - first:

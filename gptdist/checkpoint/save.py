@@ -20,16 +20,15 @@ from gptdist.checkpoint.manifest import (
     RankRecord,
     SavedLayout,
     TensorEntry,
-    replace_durably,
-    sync_folder,
-    write_durably,
     write_manifest,
 )
 from gptdist.checkpoint.tensor_file import write_tensors
+from gptdist.durable import swap_in, write_whole
 from gptdist.errors import CheckpointError
 from gptdist.mesh.groups import Mesh, max_over_ranks
 
 LATEST_NAME = "latest"
+PARTIAL_PREFIX = ".partial-"
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def save_checkpoint(
         CheckpointError: a rank could not write, on every rank.
     """
     final = checkpoints / step_folder_name(progress.step)
-    partial = checkpoints / f".partial-{final.name}"
+    partial = checkpoints / f"{PARTIAL_PREFIX}{final.name}"
     problem = ""
     if mesh.is_lead:
         problem = _attempt(lambda: _make_empty(partial))
@@ -83,7 +82,9 @@ def _failure(partial: Path, problem: str) -> str:
 
 
 def _make_empty(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+    """Make the folder of a checkpoint to be; what killed saves have left beside it goes."""
+    for left_over in folder.parent.glob(f"{PARTIAL_PREFIX}*"):
+        shutil.rmtree(left_over)
     folder.mkdir(parents=True)
 
 
@@ -127,7 +128,7 @@ def _write_rank(partial: Path, fragments: OptimizerFragments, mesh: Mesh) -> Non
         )
     file = write_tensors(partial / name, tensors)
     record = RankRecord(file=file, tensors=tuple(shapes), fragments=tuple(entries))
-    write_durably(_record_path(partial, mesh.rank), json.dumps(record.tree()).encode())
+    write_whole(_record_path(partial, mesh.rank), json.dumps(record.tree()).encode())
 
 
 def _share(numel: int, mesh: Mesh) -> tuple[int, int]:
@@ -178,17 +179,5 @@ def _commit(partial: Path, final: Path, progress: Progress, identity: RunIdentit
         files=tuple(files),
     )
     write_manifest(partial, manifest)
-    _rename(partial, final)
-    replace_durably(final.parent / LATEST_NAME, final.name.encode())
-
-
-def _rename(partial: Path, final: Path) -> None:
-    """Give ``partial`` its final name; a damaged checkpoint of the same step steps aside first."""
-    replaced = final.with_name(f".replaced-{final.name}")
-    shutil.rmtree(replaced, ignore_errors=True)
-    if final.exists():
-        final.rename(replaced)
-    partial.rename(final)
-    sync_folder(final.parent)
-    shutil.rmtree(replaced, ignore_errors=True)
-
+    swap_in(partial, final)  # a damaged checkpoint of the same step gives way
+    write_whole(final.parent / LATEST_NAME, final.name.encode())

@@ -35,10 +35,14 @@ def run_verify(arguments: argparse.Namespace) -> int:
     """Check each folder; print every problem, or what was found whole."""
     from gptdist.data.manifest import DatasetManifest
     from gptdist.data.verify import verify_dataset
+    from gptdist.errors import DataError
 
     damaged = 0
     for folder in arguments.folders:
-        problems = verify_dataset(folder)
+        try:
+            problems = verify_dataset(folder)
+        except DataError as error:
+            problems = [str(error)]  # the other folders are looked at as well
         for problem in problems:
             print(f"gptdist data: error: {problem}", file=sys.stderr)
         damaged += len(problems)

@@ -1,6 +1,7 @@
 """``gptdist export``: write a checkpoint as a folder that other tools load."""
 
 import argparse
+import warnings
 from pathlib import Path
 
 
@@ -27,6 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Export, and print what was written and how it compares."""
+    # megatron-core says at import that optional CUDA libraries are not there; nothing here needs them
+    warnings.filterwarnings("ignore", module=r"megatron")
     from gptdist.compress.export import ExportOptions, export_checkpoint
 
     result = export_checkpoint(

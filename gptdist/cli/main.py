@@ -46,9 +46,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser(chosen: str | None) -> argparse.ArgumentParser:
     """Build the parser; only the chosen command's module is imported, so that ``--help`` stays fast."""
-    parser = argparse.ArgumentParser(
-        prog="gptdist", description="Pretrain GPT-style language models on many machines."
-    )
+    parser = argparse.ArgumentParser(prog="gptdist", description="Pretrain GPT-style language models on many machines.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text[:1].upper() + text[1:] + ".")

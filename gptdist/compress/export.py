@@ -7,7 +7,7 @@ folder that is half-written or wrong.
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from gptdist.compress.export_folder import RECORD_FILE, RECORD_FORMAT, finished_
 from gptdist.compress.hf_model import TrainedModel, huggingface_weights, load_huggingface_model, quiet_transformers
 from gptdist.compress.hf_tokenizer import require_same_ids, tokenizer_files
 from gptdist.compress.model_card import model_card
-from gptdist.compress.parity import Parity, compare_logits, require_equal
+from gptdist.compress.parity import Parity, compare_logits, measure_rounding, require_equal
 from gptdist.compress.safetensors_export import FORMATS, WrittenFile, write_model, write_text
 from gptdist.compress.trained_on import trained_tokenizer, validation_sample
 from gptdist.config.model import ModelConfig
@@ -230,8 +230,11 @@ def _check(
         require_same_ids(tokenizer, exported_tokenizer, tokens.tolist(), where)
     # one after the other: two models at once may not fit
     expected = logits(tokens, dtype)
+    model = load_huggingface_model(folder)
     with torch.inference_mode():
-        found = load_huggingface_model(folder)(tokens).logits.float()
+        found = model(tokens).logits
     parity = compare_logits(expected, found)
+    if not parity.is_equal:
+        parity = replace(parity, rounding=measure_rounding(model, tokens, found))
     require_equal(parity, where)
     return parity

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gptdist.data.durable import swap_in, sync_folder
+from gptdist.durable import swap_in, sync_folder
 from gptdist.errors import ExportError
 
 logger = logging.getLogger(__name__)

@@ -1,7 +1,9 @@
 """What ``gptdist prep run`` reads: sources, filters, tokenizer, and how shards are cut."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Tag
@@ -12,6 +14,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _RESERVED_NAMES = ("tokenizer",)
 STDLIB, SITE_PACKAGES = "{stdlib}", "{site-packages}"
 """Roots that stand for folders of the running Python, in ``paths`` of a ``files`` source."""
+
+LEAST_VOCAB_SIZES: Mapping[str, int] = MappingProxyType({"bpe": 257, "sentencepiece": 512})
+"""Bytes, special tokens, and for sentencepiece room for characters."""
 
 
 class TokenizerPrep(Section):
@@ -49,8 +54,11 @@ class TokenizerPrep(Section):
             bad.append(f"tokenizer.vocab_size: missing; set it, kind {self.kind} is trained to a size")
         if not self.is_trained and self.vocab_size is not None:
             bad.append("tokenizer.vocab_size: only a trained tokenizer has a choice; remove it")
-        if self.vocab_size is not None and self.vocab_size < 1:
-            bad.append(f"tokenizer.vocab_size: must be at least 1, got {self.vocab_size}")
+        least = LEAST_VOCAB_SIZES.get(self.kind or "", 0)
+        if self.vocab_size is not None and self.vocab_size < least:
+            bad.append(
+                f"tokenizer.vocab_size: {self.vocab_size} is too small for kind {self.kind}; use {least} or more"
+            )
         if self.model_type is not None and self.kind != "sentencepiece":
             bad.append("tokenizer.model_type: belongs to kind sentencepiece; remove it")
         if self.eod_token is not None and self.load is None:

@@ -73,9 +73,7 @@ class TrainingConfig(Section):
         """Return every value out of its range."""
         bad = [] if self.train_steps >= 1 else [f"training.train_steps: must be at least 1, got {self.train_steps}"]
         if self.collective_timeout_seconds <= 0:
-            bad.append(
-                f"training.collective_timeout_seconds: must be above 0, got {self.collective_timeout_seconds}"
-            )
+            bad.append(f"training.collective_timeout_seconds: must be above 0, got {self.collective_timeout_seconds}")
         return bad
 
 
@@ -94,9 +92,7 @@ class IntervalsConfig(Section):
     def problems(self) -> list[str]:
         """Return every interval below 1."""
         return [
-            f"intervals.{name}: must be at least 1, got {value}"
-            for name, value in self.tree().items()
-            if value < 1
+            f"intervals.{name}: must be at least 1, got {value}" for name, value in self.tree().items() if value < 1
         ]
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from gptdist.data.durable import write_whole
+from gptdist.durable import write_whole
 from gptdist.errors import DataError
 
 MANIFEST_NAME = "manifest.json"

@@ -1,14 +1,16 @@
 """Which source sample ``i`` comes from: exact shares in every block, in an order that looks random.
 
-Each block of ``BLOCK`` consecutive samples holds every source exactly as often as its weight says; inside the block a
-keyed permutation decides who comes when. So the answer is a pure function of (seed, i), and no count is kept.
+Each block of ``BLOCK`` consecutive samples holds every source exactly as often as its weight says; a keyed shuffle of
+the block decides who comes when. So the answer is a pure function of (seed, i). A block's shuffle is computed when one
+of its samples is asked for, which costs the same for every corpus.
 """
 
+import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import accumulate
 
-from gptdist.data.permutation import KeyedPermutation
+import numpy as np
+
 from gptdist.errors import DataError
 
 BLOCK = 10_000
@@ -37,20 +39,27 @@ class Mixture:
                     f"raise it or remove the source"
                 )
         self.counts = tuple(counts)
-        self._begins = (0, *accumulate(counts))
         self._seed = seed
-        self._order_of_block = lru_cache(maxsize=4)(self._make_order)
+        self._block = lru_cache(maxsize=4)(self._shuffled_block)
 
-    def _make_order(self, block: int) -> KeyedPermutation:
-        return KeyedPermutation(BLOCK, f"{self._seed}/mixture/{block}")
+    def _shuffled_block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return for each place of a block its source, and how often that source stands before it in the block."""
+        ordered = np.repeat(np.arange(len(self.counts)), self.counts)
+        sources = ordered[_keyed_shuffle(f"{self._seed}/mixture/{block}")]
+        earlier = np.empty(BLOCK, dtype=np.int64)
+        for source, count in enumerate(self.counts):
+            earlier[sources == source] = np.arange(count)
+        return sources, earlier
 
     def locate(self, sample: int) -> tuple[int, int]:
-        """Return the source of sample ``sample``, and how many samples of that source come before it in the order.
-
-        The second number counts whole blocks and then the place inside this one, so that the samples of a source are
-        numbered without gaps and without repeats.
-        """
+        """Return the source of sample ``sample``, and how many samples of that source come before it."""
         block, place = divmod(sample, BLOCK)
-        slot = self._order_of_block(block)[place]
-        source = next(k for k, end in enumerate(self._begins[1:]) if slot < end)
-        return source, block * self.counts[source] + slot - self._begins[source]
+        sources, earlier = self._block(block)
+        source = int(sources[place])
+        return source, block * self.counts[source] + int(earlier[place])
+
+
+def _keyed_shuffle(key: str) -> np.ndarray:
+    """Return 0 … BLOCK-1 in an order that depends on ``key`` alone: sorted by a random number drawn for each."""
+    drawn = np.frombuffer(hashlib.shake_256(key.encode()).digest(8 * BLOCK), dtype="<u8")
+    return np.argsort(drawn, kind="stable")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gptdist.data.durable import partial_path, publish
+from gptdist.durable import partial_path, publish
 from gptdist.errors import DataError
 
 _ROW_GROUP = 16_384

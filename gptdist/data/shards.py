@@ -15,24 +15,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 import numpy as np
 
-from gptdist.data.durable import partial_path, publish
+from gptdist.durable import partial_path, publish
 from gptdist.errors import DataError
 
 MAGIC = b"MMIDIDX\x00\x00"
 VERSION = 1
 HEADER = struct.Struct("<9sQBQQ")
 LENGTH_BYTES, OFFSET_BYTES = 4, 8
-CODES: Mapping[np.dtype, int] = {
-    np.dtype(np.uint8): 1,
-    np.dtype(np.int32): 4,
-    np.dtype(np.int64): 5,
-    np.dtype(np.uint16): 8,
-}
+CODES: Mapping[np.dtype, int] = MappingProxyType(
+    {np.dtype(np.uint8): 1, np.dtype(np.int32): 4, np.dtype(np.int64): 5, np.dtype(np.uint16): 8}
+)
 """Token dtypes and their codes; other codes of the format cannot hold token ids sensibly."""
 
 LARGEST_UINT16_VOCAB = 65_535

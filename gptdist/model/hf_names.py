@@ -34,31 +34,11 @@ class _Rule:
 
 def logical_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Return every logical tensor of the model with its shape, in the order in which they are used."""
-    v, h, f = config.vocab_size, config.hidden_size, config.ffn_size
-    qkv = (config.num_attention_heads + 2 * config.query_groups) * config.head_size
-    linears = {
-        "self_attention.linear_qkv": (qkv, h),
-        "self_attention.linear_proj": (h, config.num_attention_heads * config.head_size),
-        "mlp.linear_fc1": (2 * f if config.is_gated else f, h),
-        "mlp.linear_fc2": (h, f),
+    before, layer, after = _embedding_shapes(config), _layer_shapes(config), _head_shapes(config)
+    layers = {
+        f"{_LAYER_PREFIX}{number}.{name}": shape for number in range(config.num_layers) for name, shape in layer.items()
     }
-    norm_parts = ("weight", "bias") if config.normalization == "layernorm" else ("weight",)
-    layer: dict[str, tuple[int, ...]] = {
-        f"{norm}.{part}": (h,) for norm in ("input_layernorm", "pre_mlp_layernorm") for part in norm_parts
-    }
-    for name, shape in linears.items():
-        layer[f"{name}.weight"] = shape
-        if config.add_bias:
-            layer[f"{name}.bias"] = shape[:1]
-    shapes: dict[str, tuple[int, ...]] = {"embedding.word_embeddings.weight": (v, h)}
-    if config.position_embedding == "learned":
-        shapes["embedding.position_embeddings.weight"] = (config.seq_length, h)
-    for number in range(config.num_layers):
-        shapes |= {f"{_LAYER_PREFIX}{number}.{name}": shape for name, shape in layer.items()}
-    shapes |= {f"decoder.final_layernorm.{part}": (h,) for part in norm_parts}
-    if not config.tie_embeddings:
-        shapes["output_layer.weight"] = (v, h)
-    return shapes
+    return before | layers | after
 
 
 def to_huggingface(config: ModelConfig, name: str, tensor: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
@@ -70,7 +50,7 @@ def to_huggingface(config: ModelConfig, name: str, tensor: torch.Tensor) -> list
         ExportError: no class computes this model's function, or the tensor is not one of this model's, or its shape
             is wrong.
     """
-    expected = logical_shapes(config).get(name)
+    expected = _shape(config, name)
     if expected is None:
         raise ExportError(f"{name}: not a tensor of this model; check that the config belongs to the checkpoint")
     if tuple(tensor.shape) != expected:
@@ -114,6 +94,54 @@ def huggingface_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         for name, shape in logical_shapes(config).items()
         for hf_name, part in to_huggingface(config, name, torch.empty(shape, device="meta"))
     }
+
+
+def _embedding_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    shapes = {"embedding.word_embeddings.weight": (config.vocab_size, config.hidden_size)}
+    if config.position_embedding == "learned":
+        shapes["embedding.position_embeddings.weight"] = (config.seq_length, config.hidden_size)
+    return dict(shapes)
+
+
+def _layer_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Tensors of one layer, by the part of the name behind its number."""
+    h, f, heads = config.hidden_size, config.ffn_size, config.num_attention_heads
+    linears = {
+        "self_attention.linear_qkv": ((heads + 2 * config.query_groups) * config.head_size, h),
+        "self_attention.linear_proj": (h, heads * config.head_size),
+        "mlp.linear_fc1": (2 * f if config.is_gated else f, h),
+        "mlp.linear_fc2": (h, f),
+    }
+    shapes: dict[str, tuple[int, ...]] = {
+        f"{norm}.{part}": (h,) for norm in ("input_layernorm", "pre_mlp_layernorm") for part in _norm_parts(config)
+    }
+    for name, shape in linears.items():
+        shapes[f"{name}.weight"] = shape
+        if config.add_bias:
+            shapes[f"{name}.bias"] = shape[:1]
+    return shapes
+
+
+def _head_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {
+        f"decoder.final_layernorm.{part}": (config.hidden_size,) for part in _norm_parts(config)
+    }
+    if not config.tie_embeddings:
+        shapes["output_layer.weight"] = (config.vocab_size, config.hidden_size)
+    return shapes
+
+
+def _norm_parts(config: ModelConfig) -> tuple[str, ...]:
+    return ("weight", "bias") if config.normalization == "layernorm" else ("weight",)
+
+
+def _shape(config: ModelConfig, name: str) -> tuple[int, ...] | None:
+    """The shape of one logical tensor, or None where the model has no such tensor."""
+    if not name.startswith(_LAYER_PREFIX):
+        return (_embedding_shapes(config) | _head_shapes(config)).get(name)
+    number, _, inner = name.removeprefix(_LAYER_PREFIX).partition(".")
+    is_layer = number.isdecimal() and int(number) < config.num_layers
+    return _layer_shapes(config).get(inner) if is_layer else None
 
 
 def _rule(config: ModelConfig, name: str) -> _Rule:

@@ -226,4 +226,3 @@ def leave() -> None:
     """Part from the other ranks. Collective: every rank calls it."""
     if dist.is_initialized():
         dist.destroy_process_group()
-

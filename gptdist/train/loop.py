@@ -30,7 +30,7 @@ def train(run: Run) -> bool:
         state.advance(result)
 
         is_last = state.step == train_steps
-        if state.step % every.log_steps == 0 or is_last:
+        if state.step == 1 or state.step % every.log_steps == 0 or is_last:
             log_step(run, result)
         if state.step % every.eval_steps == 0 or is_last:
             log_evaluation(run)

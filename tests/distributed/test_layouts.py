@@ -65,9 +65,7 @@ def test_dropout_is_the_same_on_every_number_of_replicas(folder: Path, layout: T
     """Masks depend on the samples; attention weights are split by tensor parallelism, so only hidden ones there."""
     dropout = {"hidden_dropout": 0.1, "attention_dropout": 0.0 if layout.tensor_parallel_size > 1 else 0.1}
     trees = [
-        run_tree(
-            folder, model=GPT2 | dropout, run_dir=str(folder / f"dropout-{layout}-{one}"), **one.sections()
-        )
+        run_tree(folder, model=GPT2 | dropout, run_dir=str(folder / f"dropout-{layout}-{one}"), **one.sections())
         for one in (TestedLayout(1, 1, 1), layout)
     ]
     expected = run_ranks(1, train_steps, trees[0], STEPS)[0]

@@ -62,7 +62,9 @@ PAIRS = [
 ]
 
 
-@pytest.mark.parametrize(("before", "after", "model"), PAIRS, ids=lambda v: str(v) if isinstance(v, TestedLayout) else "")
+@pytest.mark.parametrize(
+    ("before", "after", "model"), PAIRS, ids=lambda v: str(v) if isinstance(v, TestedLayout) else ""
+)
 def test_other_layout_goes_on_with_the_same_samples(folder: Path, before, after, model) -> None:
     name = f"{before}-{after}-{'llama' if model is LLAMA else 'gpt2'}"
     whole = run_ranks(before.world_size, train_steps, _tree(folder, name, before, model), END, SAVE)[0]
@@ -112,7 +114,7 @@ def test_nothing_whole_is_an_error_not_a_new_beginning(folder: Path) -> None:
     tree = _tree(folder, "nothing", ONE, GPT2)
     run_ranks(1, train_steps, tree, 2, 2)
     (folder / "nothing" / "checkpoints" / "step_00000002" / "rank_00000.safetensors").unlink()
-    with pytest.raises(AssertionError, match="none of 1 checkpoints is whole .*missing.*set another run_dir"):
+    with pytest.raises(AssertionError, match=r"none of 1 checkpoints is whole .*missing.*set another run_dir"):
         run_ranks(1, train_steps, tree, END)
 
 
@@ -135,14 +137,14 @@ def test_other_data_behind_the_same_path_is_refused(tmp_path: Path) -> None:
     run_ranks(1, train_steps, tree, 2, 2)
     shutil.rmtree(tmp_path / "data" / "prose")
     write_dataset(tmp_path / "data" / "prose", seed=7)
-    with pytest.raises(AssertionError, match="content of data source 'prose' was .* and is now"):
+    with pytest.raises(AssertionError, match=r"content of data source 'prose' was .* and is now"):
         run_ranks(1, train_steps, tree, END)
 
 
 def test_full_disk_fails_on_every_rank_and_keeps_what_is_there(folder: Path) -> None:
     tree = _tree(folder, "disk", Z1, GPT2)
     run_ranks(2, train_steps, tree, 2, 2)
-    with pytest.raises(AssertionError, match="No space left on device.*older checkpoints are untouched") as failure:
+    with pytest.raises(AssertionError, match=r"No space left on device.*older checkpoints are untouched") as failure:
         run_ranks(2, _fail_to_save, tree)
     assert "another rank failed" in str(failure.value), "the rank with space also hears of it"
     assert [path.name for path in (folder / "disk" / "checkpoints").glob("step_*")] == ["step_00000002"]

@@ -12,7 +12,28 @@ from gptdist.data.manifest import DatasetManifest, ShardEntry, SplitManifest
 from gptdist.data.shards import ShardWriter
 from gptdist.tokenizer.byte import ByteTokenizer
 
-WORDS = "the a of to model token rank shard loss step layer head weight data train run save load fast slow".split()
+WORDS = [
+    "the",
+    "a",
+    "of",
+    "to",
+    "model",
+    "token",
+    "rank",
+    "shard",
+    "loss",
+    "step",
+    "layer",
+    "head",
+    "weight",
+    "data",
+    "train",
+    "run",
+    "save",
+    "load",
+    "fast",
+    "slow",
+]
 
 
 def make_documents(count: int, seed: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""What every rank of a test needs; imported once by the fork server, so that a rank starts in a fraction of a second."""
+"""What every rank of a test needs; imported once by the fork server, so that a rank starts at once."""
 
 import os
 import warnings
@@ -13,5 +13,5 @@ prepare_deepspeed()
 megatron_on_cpu.install()
 
 import gptdist.train.build  # noqa: E402
-import gptdist.train.inference  # noqa: E402, F401
+import gptdist.train.inference  # noqa: E402
 import gptdist.train.loop  # noqa: E402, F401

@@ -96,8 +96,17 @@ def test_sizes_stay_readable() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["gptdist.config.run", "gptdist.config.load", "gptdist.data.sources", "gptdist.model.arithmetic", "launch.local"]
-    + ["gptdist.mesh.layout", "gptdist.telemetry.ledger", "gptdist.checkpoint.manifest", "data_prep.pipeline"],
+    [
+        "data_prep.pipeline",
+        "gptdist.checkpoint.manifest",
+        "gptdist.config.load",
+        "gptdist.config.run",
+        "gptdist.data.sources",
+        "gptdist.mesh.layout",
+        "gptdist.model.arithmetic",
+        "gptdist.telemetry.ledger",
+        "launch.local",
+    ],
 )
 def test_works_without_torch(module: str) -> None:
     code = f"import sys; sys.modules['torch'] = None; import {module}; assert 'transformers' not in sys.modules"

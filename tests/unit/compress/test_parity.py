@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 
 from gptdist.compress.hf_model import build_huggingface_model, huggingface_weights
-from gptdist.compress.parity import Parity, compare_logits, require_equal
+from gptdist.compress.parity import Parity, compare_logits, measure_rounding, require_equal
 from gptdist.errors import ExportError
 from gptdist.model import hf_names
 from tests.unit.compress.small_models import Logits, TrainedModel, llama, trained
@@ -125,6 +126,31 @@ def test_numbers_that_are_not_finite_are_never_equal() -> None:
         broken[0, 1, 2] = bad
         for pair in ((logits, broken), (broken, logits), (broken, broken)):
             assert not compare_logits(*pair).is_equal
+
+
+def test_measured_rounding_is_allowed_up_to_a_limit() -> None:
+    parity = Parity(max_abs_difference=3e-3, max_abs_logit=10.0, argmax_agreement=1.0, positions=4)
+    assert not parity.is_equal
+    assert replace(parity, rounding=1e-3).is_equal
+    assert not replace(parity, rounding=1e-4).is_equal
+    assert not replace(parity, rounding=math.nan).is_equal
+    assert not replace(parity, rounding=1e-1, max_abs_difference=1.1e-2).is_equal
+
+
+def test_rounding_of_a_right_model_excuses_it_and_not_a_wrong_one(megatron_logits: Logits) -> None:
+    """Weights this large make attention so sharp that fp32 alone moves the logits by more than the tolerance."""
+    model = trained(hidden_size=256, num_layers=6)
+    for weight in model.weights.values():
+        weight.mul_(2.0)
+    exported = build_huggingface_model(model.config, model, eod_id=256)
+    with torch.inference_mode():
+        expected, found = megatron_logits(model, TOKENS, "float32"), exported(TOKENS).logits
+    parity = compare_logits(expected, found)
+    assert not parity.is_equal, "this model no longer needs the second look"
+    rounding = measure_rounding(exported, TOKENS, found)
+    require_equal(replace(parity, rounding=rounding), "test")
+    wrong = compare_logits(expected, found.roll(1, dims=-1))
+    assert not replace(wrong, rounding=rounding).is_equal
 
 
 def test_checkpoint_with_other_tensors_is_refused() -> None:

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from gptdist.config.load import load_config
-from gptdist.config.prep import PrepConfig
+from gptdist.config.prep import LEAST_VOCAB_SIZES, PrepConfig
 from gptdist.errors import ConfigError
+from gptdist.tokenizer.training import MIN_BPE_VOCAB_SIZE, MIN_SENTENCEPIECE_VOCAB_SIZE
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "data"
 FILES = {"name": "a", "kind": "files", "paths": ["x"]}
@@ -63,7 +64,10 @@ def test_overrides_reach_sections(tmp_path: Path) -> None:
             {"tokenizer": {"kind": "byte", "vocab_size": 9}},
             "tokenizer.vocab_size: only a trained tokenizer has a choice",
         ),
-        ({"tokenizer": {"kind": "bpe", "vocab_size": 0}}, "tokenizer.vocab_size: must be at least 1, got 0"),
+        (
+            {"tokenizer": {"kind": "bpe", "vocab_size": 256}},
+            "tokenizer.vocab_size: 256 is too small for kind bpe; use 257",
+        ),
         (
             {"tokenizer": {"kind": "bpe", "vocab_size": 300, "model_type": "bpe"}},
             "tokenizer.model_type: belongs to kind sentencepiece; remove it",
@@ -82,6 +86,11 @@ def test_overrides_reach_sections(tmp_path: Path) -> None:
 def test_each_contradiction_is_told(changes: dict[str, Any], message: str) -> None:
     (problem,) = problems(**changes)
     assert problem.startswith(message)
+
+
+def test_the_least_vocabularies_are_those_of_the_trainers() -> None:
+    least = {"bpe": MIN_BPE_VOCAB_SIZE, "sentencepiece": MIN_SENTENCEPIECE_VOCAB_SIZE}
+    assert dict(LEAST_VOCAB_SIZES) == least
 
 
 def test_all_problems_come_at_once() -> None:

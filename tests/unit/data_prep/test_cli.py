@@ -55,8 +55,10 @@ def test_damage_is_named_and_exits_2(prepared: Path, capsys: pytest.CaptureFixtu
     content = bytearray(path.read_bytes())
     content[100] ^= 1
     path.write_bytes(content)
-    assert main(["data", "verify", str(prepared)]) == 2
-    assert f"gptdist data: error: {path}: SHA-256" in capsys.readouterr().err
+    assert main(["data", "verify", str(prepared / "nothing"), str(prepared)]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"gptdist data: error: {prepared}/nothing/manifest.json: missing")
+    assert second.startswith(f"gptdist data: error: {path}: SHA-256")
 
 
 def test_another_tokenizer_is_refused(prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

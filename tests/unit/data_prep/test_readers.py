@@ -15,7 +15,7 @@ from data_prep.funnel import Funnel
 from data_prep.readers.found import expand_root, find_files
 from data_prep.readers.reader import open_sources
 from gptdist.errors import DataError
-from tests.unit.data_prep.made_corpus import files_source, make_config, make_texts, write_texts
+from tests.unit.data_prep.made_corpus import files_source, make_config, make_texts, run, write_texts
 
 
 def read(tmp_path: Path, source: dict[str, Any], **changes: Any) -> tuple[list[Document], Funnel]:
@@ -109,6 +109,14 @@ def test_links_to_nowhere_and_pipes_are_no_files(tmp_path: Path) -> None:
     os.mkfifo(source / "pipe.txt")
     documents, _ = read(tmp_path, files_source(source))
     assert len(documents) == 1
+
+
+def test_a_file_name_that_is_not_utf8_is_still_recorded(tmp_path: Path) -> None:
+    source = write_texts(tmp_path / "in", make_texts(30))
+    (source / os.fsdecode(b"caf\xe9.txt")).write_text("an odd name")
+    documents, _ = read(tmp_path, files_source(source))
+    assert documents[-1].path == f"{source}/caf\\xe9.txt"
+    run(make_config(tmp_path / "out", files_source(source)))
 
 
 def test_html_is_read_without_tags(tmp_path: Path) -> None:

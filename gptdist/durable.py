@@ -45,6 +45,7 @@ def sync_folder(folder: Path) -> None:
 def swap_in(finished: Path, target: Path) -> None:
     """Put the folder ``finished`` in the place of ``target``; in between nothing is there, never a mixture."""
     retired = finished.with_name(finished.name + ".retired")
+    shutil.rmtree(retired, ignore_errors=True)  # left by a kill
     if target.exists():
         replace(target, retired)
     replace(finished, target)

@@ -1,0 +1,70 @@
+"""Step folders written by hand, cut in any way."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gptdist.checkpoint.manifest import STATES
+from gptdist.checkpoint.tensor_file import write_tensors
+from tests.support.datasets import GPT2
+
+
+def write_step_folder(
+    folder: Path, tensors: dict[str, Tensor], *, slices: int = 1, cuts: tuple[int, ...] = (), padding: int = 0
+) -> Path:
+    """Write logical tensors [outer, length, inner] cut into ``slices``, and each flat slice at ``cuts``.
+
+    Args:
+        folder: to be made.
+        tensors: by name.
+        slices: tensor-parallel ranks that wrote it.
+        cuts: places at which every flat slice is divided into fragments, one file each.
+        padding: indices that the last slice reaches beyond ``length`` (only with outer 1).
+    """
+    folder.mkdir(parents=True)
+    contents: dict[str, dict[str, Tensor]] = {}
+    fragments: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
+    for name, whole in tensors.items():
+        outer, length, inner = whole.shape
+        slice_length = (length + padding) // slices
+        for index in range(slices):
+            flat = whole[:, index * slice_length : (index + 1) * slice_length].reshape(-1)
+            borders = [0, *(cut for cut in cuts if cut < len(flat)), len(flat)]
+            for number, (begin, end) in enumerate(pairwise(borders)):
+                if begin < end:
+                    file = f"rank_{index * 100 + number:05d}.safetensors"
+                    for offset, state in enumerate(STATES):
+                        contents.setdefault(file, {})[f"{state}/{name}"] = flat[begin:end] + 1000 * offset
+                    fragments.append(
+                        {"tensor": name, "slice_index": index, "start": begin, "numel": end - begin, "file": file}
+                    )
+        shape = [outer * length, inner]
+        entries.append(
+            {"name": name, "shape": shape, "outer": outer, "length": length, "inner": inner}
+            | {"num_slices": slices, "slice_length": slice_length}
+        )
+    files = [write_tensors(folder / file, values).tree() for file, values in contents.items()]
+    manifest = {
+        "format": "gptdist-checkpoint",
+        "version": 1,
+        "progress": {"step": 3, "consumed_samples": 24, "consumed_tokens": 768, "optimizer_step": 3, "loss": 5.5},
+        "config": {"model": dict(GPT2)},
+        "tokenizer_fingerprint": "0" * 64,
+        "data_fingerprints": {},
+        "layout": {"world_size": 1, "tensor_parallel_size": slices, "data_parallel_size": 1, "zero_stage": 1},
+        "tensors": entries,
+        "fragments": fragments,
+        "files": files,
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def numbered(outer: int, length: int, inner: int) -> Tensor:
+    """Return a tensor whose values say where they are."""
+    return torch.arange(outer * length * inner, dtype=torch.float32).view(outer, length, inner)

@@ -1,0 +1,165 @@
+"""A run config says everything that is wrong with it, at once, in lines to act on."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gptdist.config.load import load_config
+from gptdist.config.run import RunConfig
+from gptdist.errors import ConfigError
+from tests.support.datasets import GPT2, LLAMA
+from tests.support.ranks import repository
+
+MINIMAL = {
+    "name": "test",
+    "model": GPT2,
+    "data": {"tokenizer": "t", "sources": [{"path": "d/a"}]},
+    "batch": {"global_batch_size": 8, "micro_batch_size": 2},
+    "training": {"train_steps": 10},
+}
+
+
+def _write(folder: Path, tree=MINIMAL, **changes) -> Path:
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump(tree | changes))
+    return path
+
+
+def _problems(folder: Path, overrides=(), **changes) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load_config(RunConfig, _write(folder, **changes), list(overrides))
+    for line in caught.value.problems:
+        assert line.startswith(f"{folder}/run.yaml: "), line
+    return [line.split(": ", 1)[1] for line in caught.value.problems]
+
+
+def test_every_shipped_run_config_is_legal() -> None:
+    found = sorted((repository() / "configs" / "runs").glob("*.yaml"))
+    assert found
+    for path in found:
+        load_config(RunConfig, path)
+
+
+def test_defaults_are_filled_in_and_frozen(tmp_path: Path) -> None:
+    config = load_config(RunConfig, _write(tmp_path), ["optimizer.lr=6e-4", "batch.micro_batch_size=4"])
+    assert config.optimizer.lr == 6e-4, "YAML 1.2 reads 6e-4 as a number"
+    assert config.batch.micro_batch_size == 4
+    assert config.checkpoints_folder == Path("runs/test/checkpoints")
+    assert RunConfig.from_tree(config.tree()) == config
+    with pytest.raises(ValueError, match="frozen"):
+        config.seed = 3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["batch.micro_batchsize=3"], "batch.micro_batchsize: unknown key; did you mean 'micro_batch_size'?"),
+        (["lr=3e-4"], "lr: unknown key; did you mean 'optimizer.lr'?"),
+        (["model.zzz=1"], "model.zzz: unknown key; known here: activation, "),
+        (["batch.global_batch_size=eight"], 'batch.global_batch_size: input should be a valid integer, got "eight"'),
+        (["model.tie_embeddings=yes"], 'model.tie_embeddings: input should be a valid boolean, got "yes"'),
+        (["model.num_layers=0"], "model.num_layers: must be at least 1, got 0"),
+        (["model.num_attention_heads=5"], "(5) does not divide model.hidden_size (32)"),
+        (["model.num_query_groups=3"], "(3) does not divide model.num_attention_heads (4); use one of [1, 2, 4]"),
+        (["model.position_embedding=rope", "model.kv_channels=7"], "rotary positions need an even head size, got 7"),
+        (["model.hidden_dropout=1.0"], "model.hidden_dropout: must be at least 0 and below 1, got 1.0"),
+        (["model.init_std=0.0"], "model.init_std: must be above 0, got 0.0"),
+        (["parallel.tensor_parallel_size=0"], "parallel.tensor_parallel_size: must be at least 1, got 0"),
+        (["parallel.tensor_parallel_size=2"], "does not divide the number of ranks (1); launch a multiple of 2"),
+        (
+            ["parallel.tensor_parallel_size=8", "launch.ranks_per_node=8"],
+            "(8) does not divide model.num_attention_heads (4); use one of [1, 2, 4]",
+        ),
+        (["parallel.pipeline_parallel_size=2"], "parallel.pipeline_parallel_size: only 1 can be trained, got 2; use "),
+        (["parallel.context_parallel_size=2"], "parallel.context_parallel_size: only 1 can be trained, got 2; use "),
+        (["parallel.zero_stage=4"], "parallel.zero_stage: must be 0, 1, 2 or 3, got 4"),
+        (["parallel.zero_stage=0", "training.precision=bf16"], "no fp32 gradient accumulation for bf16 at stage 0"),
+        (["batch.global_batch_size=9"], "(9) is no multiple of batch.micro_batch_size (2) x data-parallel size (1)"),
+        (["batch.micro_batch_size=0"], "batch.micro_batch_size: must be at least 1, got 0"),
+        (["training.train_steps=0"], "training.train_steps: must be at least 1, got 0"),
+        (["training.collective_timeout_seconds=0.0"], "training.collective_timeout_seconds: must be above 0"),
+        (["optimizer.lr=-1"], "optimizer.lr: must be above 0, got -1.0"),
+        (["optimizer.beta2=1.0"], "optimizer.beta2: must be at least 0 and below 1, got 1.0"),
+        (["optimizer.weight_decay=-0.1"], "optimizer.weight_decay: must be at least 0, got -0.1"),
+        (["schedule.warmup_steps=10"], "below the end of the decay (10), got 10; shorten the warm-up"),
+        (["schedule.min_lr_ratio=2"], "schedule.min_lr_ratio: must be from 0 to 1, got 2.0"),
+        (["intervals.save_steps=0"], "intervals.save_steps: must be at least 1, got 0"),
+        (["launch.ranks_per_node=0"], "launch.ranks_per_node: must be at least 1, got 0"),
+        (["data.sources=[]"], "data.sources: empty; name at least one dataset folder"),
+        (["data.sources=[{path: a, weight: 0}]"], "data.sources[0].weight: must be above 0, got 0.0"),
+        (["data.sources=[{path: a/x}, {path: b/x}]"], "data.sources: two folders are called 'x'"),
+        (["data.eval_samples=-1"], "data.eval_samples: must be at least 0, got -1"),
+        (["seed=-1"], "seed: must be from 0 to 2^63 - 1, got -1"),
+        (["name=a/b"], "name: must be a plain word, got 'a/b'"),
+        (["deepspeed={optimizer: {}}"], "deepspeed.optimizer: follows from optimizer; set that instead"),
+        (["deepspeed={zero_optimization: {stage: 2}}"], "follows from parallel.zero_stage; set that instead"),
+    ],
+)
+def test_one_mistake_one_line(tmp_path: Path, overrides: list[str], message: str) -> None:
+    assert any(message in line for line in _problems(tmp_path, overrides)), _problems(tmp_path, overrides)
+
+
+def test_all_mistakes_at_once(tmp_path: Path) -> None:
+    found = _problems(tmp_path, ["model.num_layers=0", "optimizer.lr=0", "intervals.log_steps=0", "seed=-1"])
+    assert len(found) == 4, found
+
+
+@pytest.mark.parametrize("override", ["parallel", "=3", "seed=[1", "seed={"])
+def test_bad_overrides(tmp_path: Path, override: str) -> None:
+    with pytest.raises(ConfigError, match=r"not an override|is not YAML"):
+        load_config(RunConfig, _write(tmp_path), [override])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: 1\na: 2\n", r"run.yaml:2: found duplicate key"),
+        (b"a: [1\n", r"run.yaml:2: "),
+        (b"- 1\n", r"holds list, not a mapping"),
+        (b"", r"holds NoneType, not a mapping"),
+        (b"a: \xff\n", r"not UTF-8 at byte 3"),
+        (b"base: run.yaml\n", r"includes itself"),
+        (b"base: gone.yaml\n", r"gone.yaml: no such config file"),
+        (b"a: \x01\n", r"run.yaml: .*mend the YAML"),
+    ],
+)
+def test_unreadable_files(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "run.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        load_config(RunConfig, tmp_path / "run.yaml")
+
+
+def test_folder_in_place_of_a_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is a folder"):
+        load_config(RunConfig, tmp_path)
+
+
+def test_bases_are_merged_and_later_ones_win(tmp_path: Path) -> None:
+    (tmp_path / "model.yaml").write_text(yaml.safe_dump({"model": LLAMA, "seed": 1}))
+    (tmp_path / "other.yaml").write_text("seed: 2\nmodel: {num_layers: 5}\n")
+    tree = {key: value for key, value in MINIMAL.items() if key != "model"}
+    path = _write(tmp_path, tree, base=["model.yaml", "other.yaml"], model={"num_layers": 7})
+    config = load_config(RunConfig, path)
+    assert (config.seed, config.model.num_layers, config.model.activation) == (2, 7, "swiglu")
+
+
+def test_yaml_words_are_not_booleans_and_times_not_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("name: on\n" + yaml.safe_dump({k: v for k, v in MINIMAL.items() if k != "name"}))
+    assert load_config(RunConfig, path).name == "on"
+
+
+def test_missing_folders_are_found_without_torch_and_fast(tmp_path: Path) -> None:
+    """A config error takes under a second on an idle machine; here only that torch is not imported for it."""
+    path = _write(tmp_path)
+    code = (
+        "import sys; sys.modules['torch'] = None; from gptdist.cli.main import main; "
+        f"sys.exit(main(['launch', 'local', {str(path)!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "data.tokenizer: folder 't' does not exist; prepare it with 'gptdist prep run'" in done.stderr
+    assert "data.sources[0].path: folder 'd/a' does not exist" in done.stderr
