@@ -1,10 +1,10 @@
-"""Find checkpoints, tell whole ones from damaged ones, and take the newest whole one."""
+"""Find checkpoints, and take the newest whole one; no torch."""
 
 import re
 from pathlib import Path
 
-from gptdist.checkpoint.manifest import MANIFEST_NAME, Manifest, read_manifest
-from gptdist.checkpoint.tensor_file import file_problem
+from gptdist.checkpoint.manifest import MANIFEST_NAME
+from gptdist.checkpoint.verify import verify
 from gptdist.errors import CheckpointError
 
 _STEP_FOLDER = re.compile(r"step_(\d{8,})")
@@ -21,29 +21,6 @@ def step_folders(checkpoints: Path) -> list[Path]:
         return []
     found = [(int(match[1]), path) for path in checkpoints.iterdir() if (match := _STEP_FOLDER.fullmatch(path.name))]
     return [path for _, path in sorted(found, reverse=True)]
-
-
-def verify(folder: Path) -> list[str]:
-    """Return everything that is wrong with a step folder: each file's presence, size and hash. Reads all of it."""
-    try:
-        manifest = read_manifest(folder)
-    except CheckpointError as error:
-        return [str(error)]
-    problems = [file_problem(folder, entry, with_hash=True) for entry in manifest.files]
-    return [problem for problem in problems if problem is not None] + missing_values(folder, manifest)
-
-
-def missing_values(folder: Path, manifest: Manifest) -> list[str]:
-    """Return each tensor of which the fragments do not add up to all values."""
-    held = dict.fromkeys((entry.name for entry in manifest.tensors), 0)
-    for fragment in manifest.fragments:
-        held[fragment.tensor] = held.get(fragment.tensor, 0) + fragment.numel
-    sizes = {entry.name: entry.outer * entry.length * entry.inner for entry in manifest.tensors}
-    return [
-        f"{folder}: '{name}' has {count} of {sizes.get(name, 0)} values"
-        for name, count in held.items()
-        if count != sizes.get(name, 0)
-    ]
 
 
 def newest_whole(checkpoints: Path) -> tuple[Path | None, list[str]]:

@@ -15,7 +15,7 @@ class CheckpointReader:
     """The tensors of one step folder, by logical name."""
 
     def __init__(self, folder: Path) -> None:
-        """Open the checkpoint in ``folder``; hashes are not checked here (see ``find.verify``).
+        """Open the checkpoint in ``folder``; hashes are not checked here (see ``verify``).
 
         Raises:
             CheckpointError: the manifest is missing or damaged.

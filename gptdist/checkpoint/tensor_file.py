@@ -15,8 +15,6 @@ from torch import Tensor
 from gptdist.checkpoint.manifest import FileEntry
 from gptdist.errors import CheckpointError
 
-HASH_BLOCK_BYTES = 2**24
-
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> FileEntry:
     """Write flat fp32 ``tensors`` and return the file's size and hash; on the disk when this returns.
@@ -45,25 +43,6 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> FileEntry:
         os.fsync(file.fileno())
         size = file.tell()
     return FileEntry(name=path.name, num_bytes=size, sha256=digest.hexdigest())
-
-
-def file_problem(folder: Path, entry: FileEntry, *, with_hash: bool) -> str | None:
-    """Return what is wrong with a file, or None; reads all of it where its hash is asked for."""
-    path = folder / entry.name
-    try:
-        size = path.stat().st_size
-    except FileNotFoundError:
-        return f"{path}: missing"
-    if size != entry.num_bytes:
-        return f"{path}: has {size} bytes, the manifest says {entry.num_bytes}"
-    if with_hash:
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while block := file.read(HASH_BLOCK_BYTES):
-                digest.update(block)
-        if digest.hexdigest() != entry.sha256:
-            return f"{path}: content has sha256 {digest.hexdigest()[:12]}, the manifest says {entry.sha256[:12]}"
-    return None
 
 
 class TensorFile:

@@ -43,7 +43,7 @@ def _list(arguments: argparse.Namespace) -> None:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from gptdist.checkpoint.find import verify
+    from gptdist.checkpoint.verify import verify
     from gptdist.errors import CheckpointError
 
     damage: list[str] = []

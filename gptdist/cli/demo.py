@@ -19,18 +19,18 @@ from typing import Any
 
 from gptdist.errors import GptDistError, TrainingError
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+CONFIGS = Path(os.path.relpath(Path(__file__).resolve().parents[2] / "configs"))
 DATA = Path("data/demo")
 RUN = Path("runs/demo-cpu")
 EXPORT = Path("export/demo-cpu")
-PROMPT = "import os\n\n\ndef "
+PROMPT = "    def __init__(self"
 TRANSFORMERS_SCRIPT = """\
 import sys
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 folder, prompt = sys.argv[1:]
 tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
-tokens = model.generate(**tokenizer(prompt, return_tensors="pt"), max_new_tokens=48, do_sample=False,
-                        repetition_penalty=1.2)
+set_seed(1)
+tokens = model.generate(**tokenizer(prompt, return_tensors="pt"), max_new_tokens=80, do_sample=True, top_k=8)
 print(tokenizer.decode(tokens[0]))
 """
 KILL_TIMEOUT_SECONDS = 600
@@ -74,7 +74,7 @@ def _gptdist(*words: str, capture: bool = False) -> str:
 
 
 def _run(argv: Sequence[str], *, capture: bool) -> str:
-    offline = {**os.environ, "HF_HUB_OFFLINE": "1"}  # everything is here: no look at a hub
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}  # everything is on this machine
     done = subprocess.run(argv, stdout=subprocess.PIPE if capture else None, text=True, env=offline, check=False)
     if done.returncode:
         raise TrainingError(f"demo: a step ended with exit status {done.returncode}; its message is above")

@@ -98,7 +98,7 @@ def test_sizes_stay_readable() -> None:
     "module",
     [
         "data_prep.pipeline",
-        "gptdist.checkpoint.manifest",
+        "gptdist.checkpoint.find",
         "gptdist.config.load",
         "gptdist.config.run",
         "gptdist.data.sources",

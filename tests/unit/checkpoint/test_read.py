@@ -10,11 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptdist.checkpoint.find import newest_whole, resolve_checkpoint, step_folders, verify
+from gptdist.checkpoint.find import newest_whole, resolve_checkpoint, step_folders
 from gptdist.checkpoint.load import _range
 from gptdist.checkpoint.manifest import read_manifest
 from gptdist.checkpoint.read import CheckpointReader
 from gptdist.checkpoint.tensor_file import TensorFile, write_tensors
+from gptdist.checkpoint.verify import verify
 from gptdist.errors import CheckpointError
 from gptdist.model.parameters import LocalParameter, LogicalTensor, local_slice
 from tests.support.step_folders import numbered, write_step_folder

@@ -1,0 +1,46 @@
+"""Tell a whole checkpoint from a damaged one; no torch."""
+
+import hashlib
+from pathlib import Path
+
+from gptdist.checkpoint.manifest import FileEntry, Manifest, read_manifest
+from gptdist.errors import CheckpointError
+
+
+def verify(folder: Path) -> list[str]:
+    """Return everything that is wrong with a step folder: each file's presence, size and hash. Reads all of it."""
+    try:
+        manifest = read_manifest(folder)
+    except CheckpointError as error:
+        return [str(error)]
+    problems = [_file_problem(folder, entry) for entry in manifest.files]
+    return [problem for problem in problems if problem is not None] + missing_values(folder, manifest)
+
+
+def missing_values(folder: Path, manifest: Manifest) -> list[str]:
+    """Return each tensor of which the fragments do not add up to all values."""
+    held = dict.fromkeys((entry.name for entry in manifest.tensors), 0)
+    for fragment in manifest.fragments:
+        held[fragment.tensor] = held.get(fragment.tensor, 0) + fragment.numel
+    sizes = {entry.name: entry.outer * entry.length * entry.inner for entry in manifest.tensors}
+    return [
+        f"{folder}: '{name}' has {count} of {sizes.get(name, 0)} values"
+        for name, count in held.items()
+        if count != sizes.get(name, 0)
+    ]
+
+
+def _file_problem(folder: Path, entry: FileEntry) -> str | None:
+    """Return what is wrong with a file, or None; reads all of it."""
+    path = folder / entry.name
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        return f"{path}: missing"
+    if size != entry.num_bytes:
+        return f"{path}: has {size} bytes, the manifest says {entry.num_bytes}"
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != entry.sha256:
+        return f"{path}: content has sha256 {found[:12]}, the manifest says {entry.sha256[:12]}"
+    return None

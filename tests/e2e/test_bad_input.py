@@ -1,0 +1,173 @@
+"""What a user can get wrong: one line that says where and what to do, status 2, before any rank starts."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gptdist.cli.main import COMMANDS, main
+from tests.support.datasets import run_tree
+from tests.support.ranks import repository
+
+
+def _command(folder: Path, *words: str) -> tuple[int, list[str]]:
+    """Run ``gptdist`` as a process in which torch cannot be imported: no rank can have been started."""
+    code = "import sys; sys.modules['torch'] = None; from gptdist.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=folder, capture_output=True, text=True, check=False, timeout=60
+    )
+    return done.returncode, done.stderr.splitlines()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(run_tree(tmp_path, launch={"ranks_per_node": 2})))
+    return tmp_path
+
+
+def _expect(folder: Path, words: list[str], *messages: str) -> None:
+    status, lines = _command(folder, *words)
+    assert status == 2, lines
+    assert len(lines) == len(messages), lines
+    for line, message in zip(lines, messages, strict=True):
+        assert line.startswith(f"gptdist {words[0]}: error: "), line
+        assert message in line
+
+
+LAUNCH = ["launch", "local", "run.yaml"]
+
+
+def test_unknown_key(folder: Path) -> None:
+    _expect(folder, [*LAUNCH, "batch.micro_batchsize=4"], "unknown key; did you mean 'micro_batch_size'?")
+
+
+def test_all_mistakes_at_once(folder: Path) -> None:
+    _expect(
+        folder,
+        [*LAUNCH, "optimizer.lr=-1", "intervals.log_steps=0"],
+        "optimizer.lr: must be above 0, got -1.0",
+        "intervals.log_steps: must be at least 1, got 0",
+    )
+
+
+def test_layout_that_does_not_divide(folder: Path) -> None:
+    _expect(folder, [*LAUNCH, "parallel.tensor_parallel_size=3"], "does not divide the number of ranks (2)",
+            "does not divide model.num_attention_heads (4)", "does not divide model.num_query_groups (4)",
+            "does not divide model.ffn_hidden_size (128)")  # fmt: skip
+
+
+def test_missing_config(folder: Path) -> None:
+    _expect(folder, ["launch", "local", "gone.yaml"], "gone.yaml: no such config file; check the path")
+
+
+def test_missing_data(folder: Path) -> None:
+    shutil.rmtree(folder / "data" / "prose")
+    _expect(folder, LAUNCH, "data.sources[0].path: folder")
+
+
+def test_shard_of_another_size(folder: Path) -> None:
+    path = folder / "data" / "code" / "train-00000.bin"
+    path.write_bytes(path.read_bytes() + b"\0\0")
+    _expect(folder, LAUNCH, "train-00000.bin")
+
+
+def test_shard_of_another_content_is_found_by_verify(folder: Path) -> None:
+    path = folder / "data" / "code" / "train-00000.bin"
+    content = bytearray(path.read_bytes())
+    content[10] ^= 1
+    path.write_bytes(content)
+    status, lines = _command(folder, "data", "verify", "data/code")
+    assert status == 2
+    assert any("train-00000.bin" in line for line in lines), lines
+
+
+def test_vocabulary_larger_than_the_models(folder: Path) -> None:
+    _expect(folder, [*LAUNCH, "model.vocab_size=200"], "model.vocab_size: 200 is smaller than the vocabulary")
+
+
+def test_another_tokenizer(folder: Path) -> None:
+    import json
+
+    path = folder / "data" / "prose" / "manifest.json"
+    tree = json.loads(path.read_text())
+    path.write_text(json.dumps(tree | {"tokenizer_fingerprint": "f" * 64}))
+    _expect(folder, LAUNCH, "prose: made with tokenizer ffffffffffff, but data.tokenizer")
+
+
+def test_empty_source(folder: Path) -> None:
+    (folder / "empty").mkdir()
+    config = {
+        "name": "x",
+        "output_dir": "out",
+        "tokenizer": {"kind": "byte"},
+        "sources": [{"name": "a", "kind": "files", "paths": ["empty"], "include": ["**/*.txt"]}],
+    }
+    (folder / "prep.yaml").write_text(yaml.safe_dump(config))
+    status, lines = _command(folder, "prep", "run", "prep.yaml")
+    assert status == 2, lines
+    assert len(lines) == 1
+    assert not (folder / "out" / "a").exists(), "nothing that looks finished"
+
+
+def test_non_utf8_file(folder: Path) -> None:
+    (folder / "texts").mkdir()
+    (folder / "texts" / "good.txt").write_text("good text " * 50)
+    (folder / "texts" / "latin.txt").write_bytes(b"caf\xe9 " * 50)
+    config = {
+        "name": "x",
+        "output_dir": "out",
+        "tokenizer": {"kind": "byte"},
+        "sources": [{"name": "a", "kind": "files", "paths": ["texts"], "include": ["**/*.txt"]}],
+    }
+    (folder / "prep.yaml").write_text(yaml.safe_dump(config))
+    status, lines = _command(folder, "prep", "run", "prep.yaml")
+    assert status == 2
+    assert len(lines) == 1
+    assert "latin.txt" in lines[0]
+    assert "3" in lines[0], "names the byte"
+
+
+def test_checkpoint_that_is_not_there(folder: Path) -> None:
+    for command in (["checkpoint", "verify"], ["checkpoint", "list"]):
+        _expect(folder, [*command, "nothing"], "nothing: holds no checkpoint; name a run folder")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command(command: str, capsys) -> None:
+    with pytest.raises(SystemExit) as done:
+        main([command, "--help"])
+    assert done.value.code == 0
+    assert f"gptdist {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [[], ["nonsense"], ["launch"], ["launch", "moon"], ["prep"]])
+def test_wrong_words_are_status_2(words: list[str], capsys) -> None:
+    with pytest.raises(SystemExit) as done:
+        main(words)
+    assert done.value.code == 2
+    assert "usage: gptdist" in capsys.readouterr().err
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from gptdist.cli.main import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'pydantic', 'ruamel', 'deepspeed', 'transformers', 'pyarrow'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=repository(), capture_output=True)
+
+
+def test_a_rank_says_it_once_and_exits_with_2(folder: Path) -> None:
+    """What only a rank can know, here a bf16 stage that DeepSpeed lacks, still ends in one line."""
+    argv = [sys.executable, "-m", "gptdist.train", "run.yaml", "parallel.zero_stage=7"]
+    done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "gptdist: error: run.yaml: parallel.zero_stage: must be 0, 1, 2 or 3, got 7",
+    ]

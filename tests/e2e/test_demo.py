@@ -1,0 +1,101 @@
+"""The demo in small: every step of it for real, the kill and the changed layout included."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gptdist.telemetry.ledger import read_json_lines
+
+SMALL_DATA = [
+    "tokenizer.vocab_size=512",
+    "tokenizer.train_bytes=300_000",
+    "shard_tokens=60_000",
+    "validation_fraction=0.2",
+    "sources=[{name: python, kind: files, paths: ['{stdlib}'], include: ['**/*.py'], max_bytes: 600_000, "
+    "max_file_bytes: 60_000, weight: 0.6}, {name: documents, kind: files, paths: ['{site-packages}'], "
+    "include: ['**/METADATA'], max_bytes: 600_000, weight: 0.4}]",
+]
+SMALL_RUN = [
+    "model.vocab_size=512",
+    "model.hidden_size=64",
+    "model.num_layers=2",
+    "batch.micro_batch_size=4",
+    "training.train_steps=60",
+    "intervals.log_steps=2",
+    "intervals.eval_steps=30",
+    "intervals.save_steps=20",
+    "data.eval_samples=4",
+]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    folder = tmp_path_factory.mktemp("demo")
+    argv = [sys.executable, "-m", "gptdist.cli.main", "demo", *SMALL_RUN, "--prep", *SMALL_DATA]
+    done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return folder, done.stdout
+
+
+def test_summary_has_everything(demo) -> None:
+    _, output = demo
+    summary = output.partition("== Summary")[2]
+    for name in ("documents prepared", "tokens prepared", "loss at the start", "loss at the kill", "loss at the end"):
+        assert re.search(rf"{name}.* [\d,.]+", summary), summary
+    assert re.search(r"validation +\d\.\d{4} bits/byte", summary)
+    assert re.search(r"training speed \(median\) +[\d,]+ tokens/s", summary)
+
+
+def test_it_was_killed_and_went_on_from_the_checkpoint_with_tensor_parallelism(demo) -> None:
+    folder, output = demo
+    assert ">>> kill -9 of all processes" in output
+    assert "config changed since the checkpoint: parallel.tensor_parallel_size: 1 → 2" in output
+    records = [r for r in read_json_lines(folder / "runs/demo-cpu/metrics.jsonl") if r["kind"] == "train"]
+    first = {r["step"]: r["loss"] for r in records if r["attempt"] == 1}
+    second = {r["step"]: r["loss"] for r in records if r["attempt"] == 2}
+    again = sorted(first.keys() & second.keys())
+    assert again, "the kill lost at least one logged step"
+    assert [second[step] for step in again] == pytest.approx([first[step] for step in again], abs=1e-4)
+    assert second[60] < first[1] - 0.5, "the loss visibly falls"
+
+
+def test_the_exported_folder_is_checked(demo) -> None:
+    folder, output = demo
+    parity = json.loads((folder / "export/demo-cpu/export.json").read_text())["parity"]
+    assert parity["max_abs_difference"] < 1e-3
+    assert parity["argmax_agreement"] > 0.99
+    assert "def __init__(self" in output.partition("continues a prompt")[2], "transformers printed a continuation"
+
+
+def test_checkpoints_verify_and_a_flipped_bit_is_found(demo) -> None:
+    folder, _ = demo
+    argv = [sys.executable, "-m", "gptdist.cli.main", "checkpoint"]
+    listed = subprocess.run([*argv, "list", "runs/demo-cpu"], cwd=folder, capture_output=True, text=True, check=True)
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == ["step", "60", "40", "20"]
+    subprocess.run([*argv, "verify", "runs/demo-cpu"], cwd=folder, check=True)
+    path = folder / "runs/demo-cpu/checkpoints/step_00000020/rank_00001.safetensors"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 8
+    path.write_bytes(content)
+    found = subprocess.run([*argv, "verify", "runs/demo-cpu"], cwd=folder, capture_output=True, text=True, check=False)
+    assert found.returncode == 2
+    assert re.search(r"rank_00001.safetensors: content has sha256 \w+, the manifest says", found.stderr)
+
+
+def test_generate_and_evaluate_by_hand(demo) -> None:
+    folder, _ = demo
+    argv = [sys.executable, "-m", "gptdist.cli.main"]
+    text = subprocess.run(
+        [*argv, "generate", "runs/demo-cpu", "--prompt", "import ", "--max-new-tokens", "5", "--greedy"],
+        cwd=folder, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert text.startswith("import ")
+    table = subprocess.run(
+        [*argv, "evaluate", "runs/demo-cpu/checkpoints/step_00000040"],
+        cwd=folder, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert re.search(r"mixture +\d\.\d{4} +\d\.\d{4}", table)
