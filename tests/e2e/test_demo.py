@@ -4,41 +4,10 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from gptdist.telemetry.ledger import read_json_lines
-
-SMALL_DATA = [
-    "tokenizer.vocab_size=512",
-    "tokenizer.train_bytes=300_000",
-    "shard_tokens=60_000",
-    "validation_fraction=0.2",
-    "sources=[{name: python, kind: files, paths: ['{stdlib}'], include: ['**/*.py'], max_bytes: 600_000, "
-    "max_file_bytes: 60_000, weight: 0.6}, {name: documents, kind: files, paths: ['{site-packages}'], "
-    "include: ['**/METADATA'], max_bytes: 600_000, weight: 0.4}]",
-]
-SMALL_RUN = [
-    "model.vocab_size=512",
-    "model.hidden_size=64",
-    "model.num_layers=2",
-    "batch.micro_batch_size=4",
-    "training.train_steps=60",
-    "intervals.log_steps=2",
-    "intervals.eval_steps=30",
-    "intervals.save_steps=20",
-    "data.eval_samples=4",
-]
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    folder = tmp_path_factory.mktemp("demo")
-    argv = [sys.executable, "-m", "gptdist.cli.main", "demo", *SMALL_RUN, "--prep", *SMALL_DATA]
-    done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=280, check=False)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return folder, done.stdout
 
 
 def test_summary_has_everything(demo) -> None:
