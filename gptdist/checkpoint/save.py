@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from gptdist.checkpoint.find import step_folder_name
 from gptdist.checkpoint.fragments import Fragment, OptimizerFragments
+from gptdist.checkpoint.identity import RunIdentity
 from gptdist.checkpoint.manifest import (
     STATES,
     VERSION,
@@ -29,16 +29,6 @@ from gptdist.mesh.groups import Mesh, max_over_ranks
 
 LATEST_NAME = "latest"
 PARTIAL_PREFIX = ".partial-"
-
-
-@dataclass(frozen=True)
-class RunIdentity:
-    """What a checkpoint says about the run it belongs to."""
-
-    config: dict[str, Any]
-    tokenizer_fingerprint: str
-    data_fingerprints: dict[str, str]
-    zero_stage: int
 
 
 def save_checkpoint(

@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _local(arguments: argparse.Namespace) -> int:
     import os
 
+    from gptdist.checkpoint.identity import RunIdentity, check_folder_continues
     from gptdist.config.load import load_config
     from gptdist.config.run import RunConfig
     from gptdist.data.sources import check_data
@@ -29,7 +30,8 @@ def _local(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         print(command.shell_line())
         return 0
-    check_data(config)
+    identity = RunIdentity.of(config, *check_data(config))
+    check_folder_continues(config.checkpoints_folder, identity)
     for problem in export_problems(config.model):
         print(f"gptdist launch: warning: {problem}")
     return run_local(command)

@@ -21,9 +21,8 @@ class TrainingData:
         """Open the training splits that ``config.data`` names.
 
         Raises:
-            DataError: a folder, shard or split is missing or damaged, or was made with another tokenizer.
+            DataError: a folder, shard or split is missing or damaged, or shorter than a sample.
         """
-        check_tokenizer(config)
         self.datasets = [TokenDataset(source.path, TRAIN_SPLIT) for source in config.data.sources]
         self.order = SampleOrder(
             names=[source.name for source in config.data.sources],
@@ -110,8 +109,8 @@ def check_tokenizer(config: RunConfig) -> Tokenizer:
     return tokenizer
 
 
-def check_data(config: RunConfig) -> None:
-    """Open everything that the run will read, and close it again.
+def check_data(config: RunConfig) -> tuple[Tokenizer, TrainingData]:
+    """Open everything that the run will read.
 
     Raises:
         ConfigError: folders that do not exist.
@@ -121,5 +120,5 @@ def check_data(config: RunConfig) -> None:
     missing = config.data.path_problems()
     if missing:
         raise ConfigError(missing)
-    TrainingData(config)
     validation_sources(config)
+    return check_tokenizer(config), TrainingData(config)

@@ -25,9 +25,9 @@ def main(arguments: list[str]) -> int:
             raise ConfigError(f"{arguments[0]}: {problem}" for problem in problems)
         _run(config, rank)
     except GptDistError as error:
-        # Every rank sees the same mistake: one message is enough.
-        for line in error.problems if rank == 0 else ():
-            print(f"gptdist: error: {line}", file=sys.stderr)  # noqa: T201 - the outermost frame of a rank
+        who = "gptdist" if rank == 0 else f"gptdist rank {rank}"
+        for line in error.problems:
+            print(f"{who}: error: {line}", file=sys.stderr)  # noqa: T201 - the outermost frame of a rank
         return EXIT_USER_ERROR
     return 0
 

@@ -15,9 +15,9 @@ from torch import nn
 
 from gptdist.checkpoint.find import newest_whole
 from gptdist.checkpoint.fragments import OptimizerFragments
+from gptdist.checkpoint.identity import RunIdentity, changes, check_continues
 from gptdist.checkpoint.load import load_run
 from gptdist.checkpoint.read import CheckpointReader
-from gptdist.checkpoint.save import RunIdentity
 from gptdist.config.run import RunConfig
 from gptdist.data.sources import TrainingData, check_tokenizer, validation_sources
 from gptdist.device.device import Device, choose_device, peak_flops
@@ -30,7 +30,6 @@ from gptdist.model.parameters import initialise, local_parameters
 from gptdist.telemetry.ledger import Ledger
 from gptdist.telemetry.metrics import Metrics
 from gptdist.train.engine import Engine, deepspeed_config
-from gptdist.train.resume import changes, check_continues
 from gptdist.train.run import Run, TrainState
 from gptdist.train.stop_signal import StopSignal
 
@@ -59,12 +58,7 @@ def build(config: RunConfig, mesh: Mesh, device: Device, stop_signal: StopSignal
     tokenizer = check_tokenizer(config)
     data = TrainingData(config)
     validation = validation_sources(config)
-    identity = RunIdentity(
-        config=config.tree(),
-        tokenizer_fingerprint=tokenizer.fingerprint,
-        data_fingerprints=data.fingerprints(),
-        zero_stage=config.parallel.zero_stage,
-    )
+    identity = RunIdentity.of(config, tokenizer, data)
     model = build_model(config, mesh, device)
     engine = Engine(model, config, mesh, device.dtype)
     layout = mesh.layout

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gptdist.checkpoint.fragments import OptimizerFragments
-from gptdist.checkpoint.save import RunIdentity
+from gptdist.checkpoint.identity import RunIdentity
 from gptdist.config.run import RunConfig
 from gptdist.data.sources import TrainingData, ValidationSource
 from gptdist.device.device import Device

@@ -141,6 +141,38 @@ def test_other_data_behind_the_same_path_is_refused(tmp_path: Path) -> None:
         run_ranks(1, train_steps, tree, END)
 
 
+@pytest.mark.parametrize("fsync", range(1, 9))
+def test_kill_minus_nine_at_each_write_of_a_save(folder: Path, fsync: int) -> None:
+    """A save syncs eight times; before each of them the process dies. Nothing older is lost, nothing half is taken."""
+    tree = _tree(folder, f"die-{fsync}", ONE, GPT2)
+    whole = run_ranks(1, train_steps, tree, 2, 2)[0]
+    with pytest.raises(AssertionError, match="died without a word"):
+        run_ranks(1, _die_at_fsync, tree, fsync)
+    resumed = run_ranks(1, train_steps, tree, END, 4)[0]
+    assert resumed[0][0] in (3, 5), "from the older one, or from the new one once it has its name"
+    expected = run_ranks(1, train_steps, _tree(folder, f"die-whole-{fsync}", ONE, GPT2), END)[0]
+    assert whole + expected[2:] == expected
+    assert resumed == expected[resumed[0][0] - 1 :]
+    assert not list((folder / f"die-{fsync}" / "checkpoints").glob(".partial*")) or resumed[0][0] == 5
+
+
+def _die_at_fsync(tree, count: int) -> None:
+    """Train to step 4 and save; be killed at the given call of fsync."""
+    import os
+    import signal
+
+    sync, calls = os.fsync, []
+
+    def counted(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == count:
+            os.kill(os.getpid(), signal.SIGKILL)
+        sync(descriptor)
+
+    os.fsync = counted
+    train_steps(tree, 4, 4)
+
+
 def test_full_disk_fails_on_every_rank_and_keeps_what_is_there(folder: Path) -> None:
     tree = _tree(folder, "disk", Z1, GPT2)
     run_ranks(2, train_steps, tree, 2, 2)

@@ -1,5 +1,6 @@
 """What a user can get wrong: one line that says where and what to do, status 2, before any rank starts."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -9,8 +10,9 @@ import pytest
 import yaml
 
 from gptdist.cli.main import COMMANDS, main
-from tests.support.datasets import run_tree
+from tests.support.datasets import make_run_config, run_tree
 from tests.support.ranks import repository
+from tests.support.step_folders import numbered, write_step_folder
 
 
 def _command(folder: Path, *words: str) -> tuple[int, list[str]]:
@@ -89,8 +91,6 @@ def test_vocabulary_larger_than_the_models(folder: Path) -> None:
 
 
 def test_another_tokenizer(folder: Path) -> None:
-    import json
-
     path = folder / "data" / "prose" / "manifest.json"
     tree = json.loads(path.read_text())
     path.write_text(json.dumps(tree | {"tokenizer_fingerprint": "f" * 64}))
@@ -133,6 +133,15 @@ def test_non_utf8_file(folder: Path) -> None:
 def test_checkpoint_that_is_not_there(folder: Path) -> None:
     for command in (["checkpoint", "verify"], ["checkpoint", "list"]):
         _expect(folder, [*command, "nothing"], "nothing: holds no checkpoint; name a run folder")
+
+
+def test_another_model_than_the_checkpoints(folder: Path) -> None:
+    step = write_step_folder(folder / "run" / "checkpoints" / "step_00000003", {"x": numbered(1, 2, 2)})
+    tree = json.loads((step / "manifest.json").read_text())
+    tree["config"]["model"] = make_run_config(folder).model.tree()
+    (step / "manifest.json").write_text(json.dumps(tree))
+    message = f"{step}: model.num_layers: 2 → 3; a run keeps its model, set another run_dir for a new one"
+    _expect(folder, [*LAUNCH, "model.num_layers=3"], message)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -46,11 +47,12 @@ def test_checkpoints_verify_and_a_flipped_bit_is_found(demo) -> None:
     listed = subprocess.run([*argv, "list", "runs/demo-cpu"], cwd=folder, capture_output=True, text=True, check=True)
     assert [line.split()[0] for line in listed.stdout.splitlines()] == ["step", "60", "40", "20"]
     subprocess.run([*argv, "verify", "runs/demo-cpu"], cwd=folder, check=True)
-    path = folder / "runs/demo-cpu/checkpoints/step_00000020/rank_00001.safetensors"
+    shutil.copytree(folder / "runs/demo-cpu", folder / "runs/damaged")
+    path = folder / "runs/damaged/checkpoints/step_00000020/rank_00001.safetensors"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 8
     path.write_bytes(content)
-    found = subprocess.run([*argv, "verify", "runs/demo-cpu"], cwd=folder, capture_output=True, text=True, check=False)
+    found = subprocess.run([*argv, "verify", "runs/damaged"], cwd=folder, capture_output=True, text=True, check=False)
     assert found.returncode == 2
     assert re.search(r"rank_00001.safetensors: content has sha256 \w+, the manifest says", found.stderr)
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from gptdist.checkpoint.identity import changes
 from gptdist.config.optimization import OptimizerConfig, ScheduleConfig
-from gptdist.train.resume import changes
 from gptdist.train.schedule import learning_rate
 
 OPTIMIZER = OptimizerConfig(lr=1.0)

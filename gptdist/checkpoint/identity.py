@@ -1,13 +1,38 @@
-"""Whether a checkpoint may be continued under a config, and what has changed between the two."""
+"""What a checkpoint says about the run it belongs to, and whether a run may continue it; no torch."""
 
-from typing import Any
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
 
-from gptdist.checkpoint.manifest import Manifest
-from gptdist.checkpoint.save import RunIdentity
+from gptdist.checkpoint.find import step_folders
+from gptdist.checkpoint.manifest import Manifest, read_manifest
+from gptdist.config.run import RunConfig
+from gptdist.data.sources import TrainingData
 from gptdist.errors import CheckpointError
+from gptdist.tokenizer.tokenizer import Tokenizer
 
 FREE_MODEL_KEYS = ("attention_dropout", "hidden_dropout", "init_std")
 """Keys of the model section that may change within a run."""
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """The config of a run, and what its positions refer to."""
+
+    config: dict[str, Any]
+    tokenizer_fingerprint: str
+    data_fingerprints: dict[str, str]
+
+    @classmethod
+    def of(cls, config: RunConfig, tokenizer: Tokenizer, data: TrainingData) -> Self:
+        """Return the identity of a run on these."""
+        return cls(config.tree(), tokenizer.fingerprint, data.fingerprints())
+
+    @property
+    def zero_stage(self) -> int:
+        """ZeRO stage of the run."""
+        return int(self.config["parallel"]["zero_stage"])
 
 
 def check_continues(manifest: Manifest, identity: RunIdentity, where: str) -> None:
@@ -31,6 +56,21 @@ def check_continues(manifest: Manifest, identity: RunIdentity, where: str) -> No
                 f"{where}: content of data source '{name}' was {before[:12]} and is now {fingerprint[:12]}, so the "
                 f"same positions would be other samples; restore the data, or set another run_dir"
             )
+
+
+def check_folder_continues(checkpoints: Path, identity: RunIdentity) -> None:
+    """Check against the newest checkpoint whose manifest can be read; files and hashes are the ranks' business.
+
+    Raises:
+        CheckpointError: names the first difference.
+    """
+    for folder in step_folders(checkpoints):
+        with contextlib.suppress(CheckpointError):
+            manifest = read_manifest(folder)
+            break
+    else:
+        return
+    check_continues(manifest, identity, str(folder))
 
 
 def changes(was: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
