@@ -7,9 +7,9 @@ flat, into fragments by ZeRO. See docs/checkpoint_format.md.
 
 import json
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import field_validator
+from pydantic import AfterValidator
 
 from gptdist.config.section import Section
 from gptdist.durable import write_whole
@@ -22,6 +22,17 @@ MANIFEST_NAME = "manifest.json"
 WEIGHT = "weight"
 STATES = (WEIGHT, "exp_avg", "exp_avg_sq")
 """What is stored of every parameter, each in fp32: the master weight and Adam's two moments."""
+
+
+def plain_file_name(name: str) -> str:
+    """Return ``name``, which must not lead out of its folder."""
+    if not name or PurePosixPath(name).name != name or name in {".", ".."} or "\\" in name or "\0" in name:
+        raise ValueError(f"file name '{name}' leads out of the folder; the manifest was tampered with")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(plain_file_name)]
+"""Name of a file beside the manifest."""
 
 
 class TensorEntry(Section):
@@ -48,25 +59,15 @@ class FragmentEntry(Section):
     """First value, counted in the flat slice [outer, slice_length, inner]."""
 
     numel: int
-    file: str
-
-    @field_validator("file")
-    @classmethod
-    def _stays_in_folder(cls, name: str) -> str:
-        return plain_file_name(name)
+    file: FileName
 
 
 class FileEntry(Section):
     """One file and how to tell that it is whole."""
 
-    name: str
+    name: FileName
     num_bytes: int
     sha256: str
-
-    @field_validator("name")
-    @classmethod
-    def _stays_in_folder(cls, name: str) -> str:
-        return plain_file_name(name)
 
 
 class RankRecord(Section):
@@ -124,13 +125,6 @@ class Manifest(Section):
     def step(self) -> int:
         """Optimizer steps done."""
         return self.progress.step
-
-
-def plain_file_name(name: str) -> str:
-    """Return ``name``, which must not lead out of its folder."""
-    if not name or PurePosixPath(name).name != name or name in {".", ".."} or "\\" in name or "\0" in name:
-        raise ValueError(f"file name '{name}' leads out of the folder; the manifest was tampered with")
-    return name
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -17,7 +17,7 @@ class DataSource(Section):
     @property
     def name(self) -> str:
         """How logs call the source: the folder's name."""
-        return self.path.name
+        return self.path.absolute().name
 
 
 class DataConfig(Section):

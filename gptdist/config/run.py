@@ -1,5 +1,6 @@
 """The config of a training run: everything that decides what is trained, and where."""
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -172,7 +173,8 @@ class RunConfig(Section):
             world_size: ranks in all; default: those of one machine.
         """
         ranks = self.launch.ranks_per_node if world_size is None else world_size
-        bad = [] if self.name and "/" not in self.name else [f"name: must be a plain word, got '{self.name}'"]
+        is_plain = re.fullmatch(r"\w[\w.-]*", self.name) is not None  # it becomes a folder's name
+        bad = [] if is_plain else [f"name: must be letters, digits, '_', '-' and '.', got '{self.name}'; rename it"]
         if not 0 <= self.seed < 2**63:
             bad.append(f"seed: must be from 0 to 2^63 - 1, got {self.seed}")
         bad += self.model.problems() + self.data.problems() + self.training.problems()

@@ -33,6 +33,18 @@ def test_it_was_killed_and_went_on_from_the_checkpoint_with_tensor_parallelism(d
     assert second[60] < first[1] - 0.5, "the loss visibly falls"
 
 
+def test_numbers_go_to_tensorboard_too(demo) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder, _ = demo
+    events = EventAccumulator(str(folder / "runs/demo-cpu/tensorboard"))
+    events.Reload()
+    assert {"train/loss", "train/lr", "train/tokens_per_second", "validation/bits_per_byte"} <= set(
+        events.Tags()["scalars"]
+    )
+    assert events.Scalars("train/loss")[-1].step == 60
+
+
 def test_the_exported_folder_is_checked(demo) -> None:
     folder, output = demo
     parity = json.loads((folder / "export/demo-cpu/export.json").read_text())["parity"]
