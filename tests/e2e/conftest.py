@@ -37,7 +37,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Return the folder in which a small demo ran, and what it printed."""
     folder = tmp_path_factory.mktemp("demo")
     argv = [sys.executable, "-m", "gptdist.cli.main", "demo", *SMALL_RUN, "--prep", *SMALL_DATA]
-    done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=800, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return folder, done.stdout
 

@@ -16,7 +16,7 @@ GRACE_SECONDS = 10
 
 
 def run_ranks(
-    world_size: int, function: Callable[..., Any], *arguments: Any, timeout_seconds: float = 120
+    world_size: int, function: Callable[..., Any], *arguments: Any, timeout_seconds: float = 240
 ) -> list[Any]:
     """Return what ``function(*arguments)`` returns on each rank; a failure shows every rank's traceback, first first.
 
