@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Tag
 
-from gptdist.config.section import Section
+from gptdist.config.section import UNION_TAG, Section
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _RESERVED_NAMES = ("tokenizer",)
@@ -140,13 +140,13 @@ class HuggingFaceSource(SourceBase):
 
 def _tag(source: Any) -> str | None:
     kind = source.get("kind") if isinstance(source, dict) else getattr(source, "kind", None)
-    return f"tag:{kind}"
+    return f"{UNION_TAG}{kind}"
 
 
 AnySource = Annotated[
-    Annotated[FilesSource, Tag("tag:files")]
-    | Annotated[JsonLinesSource, Tag("tag:jsonl")]
-    | Annotated[HuggingFaceSource, Tag("tag:huggingface")],
+    Annotated[FilesSource, Tag(f"{UNION_TAG}files")]
+    | Annotated[JsonLinesSource, Tag(f"{UNION_TAG}jsonl")]
+    | Annotated[HuggingFaceSource, Tag(f"{UNION_TAG}huggingface")],
     Discriminator(
         _tag,
         custom_error_type="source_kind",

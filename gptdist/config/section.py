@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gptdist.errors import ConfigError
 
+UNION_TAG = "tag:"
+"""Begins the tag of each member of a union of sections; pydantic puts it into the place of an error, a user never."""
+
 
 class Section(BaseModel):
     """Base of all config sections.
@@ -43,7 +46,7 @@ class Section(BaseModel):
         prefix = f"{origin}: " if origin else ""
         try:
             # By way of JSON: there, strict mode takes a list for a tuple and a string for a path, as YAML means them.
-            return cls.model_validate_json(json.dumps(tree))
+            return cls.model_validate_json(json.dumps(tree, default=str))
         except ValidationError as error:
             raise ConfigError(prefix + line for line in _explain(cls, error)) from None
 
@@ -54,7 +57,7 @@ class Section(BaseModel):
 
 def _explain(cls: type[Section], error: ValidationError) -> Iterator[str]:
     for problem in error.errors(include_url=False):
-        path = [part for part in problem["loc"] if not _is_tag(part, problem)]
+        path = [part for part in problem["loc"] if not str(part).startswith(UNION_TAG)]
         where = _dotted(path)
         match problem["type"]:
             case "extra_forbidden":
@@ -66,11 +69,6 @@ def _explain(cls: type[Section], error: ValidationError) -> Iterator[str]:
             case _:
                 found = json.dumps(problem["input"], default=str)
                 yield f"{where}: {_lower_first(problem['msg'])}, got {found[:80]}; change the value"
-
-
-def _is_tag(part: int | str, problem: Any) -> bool:
-    """Whether ``part`` of an error's location is a union member's name rather than a key of the file."""
-    return isinstance(part, str) and part.startswith("tag:")
 
 
 def _dotted(path: list[int | str]) -> str:

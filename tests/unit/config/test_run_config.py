@@ -153,6 +153,12 @@ def test_yaml_words_are_not_booleans_and_times_not_numbers(tmp_path: Path) -> No
     assert load_config(RunConfig, path).name == "on"
 
 
+def test_dates_and_numbers_that_are_none_are_refused_in_a_line(tmp_path: Path) -> None:
+    assert any("seed: " in line for line in _problems(tmp_path, ["seed=2020-01-01"]))
+    assert any("optimizer.lr: " in line for line in _problems(tmp_path, ["optimizer.lr=.nan"]))
+    assert any("optimizer.lr: " in line for line in _problems(tmp_path, ["optimizer.lr=.inf"]))
+
+
 def test_missing_folders_are_found_without_torch_and_fast(tmp_path: Path) -> None:
     """A config error takes under a second on an idle machine; here only that torch is not imported for it."""
     path = _write(tmp_path)
