@@ -12,13 +12,15 @@ import pytest
 import torch
 
 from gptdist.checkpoint.fragments import OptimizerFragments
+from gptdist.checkpoint.identity import RunIdentity
 from gptdist.checkpoint.manifest import Progress
 from gptdist.checkpoint.read import CheckpointReader
-from gptdist.checkpoint.save import RunIdentity, save_checkpoint
+from gptdist.checkpoint.save import save_checkpoint
 from gptdist.cli.main import main
 from gptdist.compress import trained_on
 from gptdist.compress.export import trained_logits
 from gptdist.compress.trained_on import validation_sample
+from gptdist.config.run import RunConfig
 from gptdist.data.dataset import TokenDataset
 from gptdist.errors import ExportError
 from gptdist.model.parameters import local_parameters
@@ -36,7 +38,7 @@ def saved_run(folder: Path, model_section: dict[str, Any]) -> tuple[Path, Traine
     model = trained(**tree["model"])
     with megatron_model(model) as (network, mesh):
         locals_ = list(local_parameters(network, model.config, 1, 0))
-        identity = RunIdentity(tree, ByteTokenizer.fingerprint, {}, zero_stage=0)
+        identity = RunIdentity(RunConfig.from_tree(tree).tree(), ByteTokenizer.fingerprint, {})
         progress = Progress(
             step=30, consumed_samples=240, consumed_tokens=7680, optimizer_step=30, validation_loss=2.25
         )
