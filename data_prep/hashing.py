@@ -18,7 +18,6 @@ def order_key(seed: int, content: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(content, digest_size=8, key=key, person=b"gptdist order").digest(), "little")
 
 
-def is_validation(digest: bytes, fraction: float) -> bool:
-    """Whether the document belongs to the validation split; a function of its text and ``fraction`` only."""
-    place = int.from_bytes(hashlib.blake2b(digest, digest_size=8, key=_SPLIT_SALT).digest(), "little")
-    return place < fraction * 2.0**64
+def validation_place(digest: bytes) -> float:
+    """Return a number from 0 to 1; a document is validation where it is below the fraction asked for."""
+    return int.from_bytes(hashlib.blake2b(digest, digest_size=8, key=_SPLIT_SALT).digest(), "little") / 2.0**64

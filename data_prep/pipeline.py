@@ -143,8 +143,8 @@ class _Run:
             raise DataError(f"{where}: no document for training, {kept}; lower validation_fraction ({fraction})")
         if fraction > 0.0 and not spool.order(validation=True).size:
             raise DataError(
-                f"{where}: the validation split is empty, {kept}; raise validation_fraction ({fraction}), "
-                "or set it to 0 for no such split"
+                f"{where}: the validation split is empty, {kept}; raise validation_fraction from {fraction} to "
+                f"{spool.lowest_place + 0.001:.3f} or more, or set it to 0 for no such split"
             )
 
     def _pack(self, index: int, tokenizer: Tokenizer, recipe: str) -> DatasetManifest:

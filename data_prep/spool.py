@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.document import Document
-from data_prep.hashing import is_validation, order_key
+from data_prep.hashing import order_key, validation_place
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class Spool:
         self._end = 0
         self._offsets, self._text_bytes, self._origin_bytes = array("Q"), array("Q"), array("I")
         self._keys, self._validation = array("Q"), array("B")
+        self.lowest_place = 1.0
+        """The validation fraction above which a document would be validation."""
 
     def fill(self, documents: Iterator[Document]) -> None:
         """Write ``documents`` and close the file."""
@@ -44,7 +46,9 @@ class Spool:
             self._text_bytes.append(len(document.utf8))
             self._origin_bytes.append(len(origin))
             self._keys.append(order_key(self._settings.seed, document.digest))
-            self._validation.append(is_validation(document.digest, self._settings.validation_fraction))
+            place = validation_place(document.digest)
+            self._validation.append(place < self._settings.validation_fraction)
+            self.lowest_place = min(self.lowest_place, place)
             self._end += len(document.utf8) + len(origin)
         self._file.close()
 

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from data_prep.dedup import DigestSet
-from data_prep.hashing import is_validation, order_key, text_digest
+from data_prep.hashing import order_key, text_digest, validation_place
 
 
 def digests(count: int) -> list[bytes]:
@@ -40,11 +40,10 @@ def test_the_hashes_never_change() -> None:
     digest = text_digest(b"a document")
     assert digest.hex() == "a0dc5d4698b6574d38b6e9dc4029beaf"
     assert order_key(7, digest) == 9277766397369911735
-    assert is_validation(digest, 0.67760716 + 1e-6)
-    assert not is_validation(digest, 0.67760716 - 1e-6)
+    assert abs(validation_place(digest) - 0.67760716) < 1e-6
 
 
 def test_the_share_of_validation_is_the_fraction() -> None:
     known = digests(20_000)
-    assert 0.045 < sum(is_validation(digest, 0.05) for digest in known) / len(known) < 0.055
-    assert not any(is_validation(digest, 0.0) for digest in known)
+    assert 0.045 < sum(validation_place(digest) < 0.05 for digest in known) / len(known) < 0.055
+    assert all(0.0 <= validation_place(digest) <= 1.0 for digest in known)
