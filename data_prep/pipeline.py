@@ -15,7 +15,7 @@ from data_prep.readers.reader import OpenSource, open_sources
 from data_prep.recipe import recorded_config, source_recipe
 from data_prep.spool import Settings, Spool
 from data_prep.tokenizer_stage import ready_tokenizer, trained_tokenizer
-from data_prep.workplace import work_folder
+from data_prep.work_folder import work_folder
 from gptdist.config.prep import PrepConfig
 from gptdist.data.dataset import TokenDataset
 from gptdist.data.manifest import DatasetManifest
