@@ -6,6 +6,9 @@ Text of each: ``<config path | file | rank and step>: <the fact, with values>; <
 
 from collections.abc import Iterable
 
+EXIT_USER_ERROR = 2
+"""Exit status of every command where the input has to be mended."""
+
 
 class GptDistError(Exception):
     """Base of every error that a user can cause and mend."""

@@ -7,7 +7,7 @@ flat, into fragments by ZeRO. See docs/checkpoint_format.md.
 
 import json
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator
 
@@ -15,7 +15,7 @@ from gptdist.config.section import Section
 from gptdist.durable import write_whole
 from gptdist.errors import CheckpointError, ConfigError
 
-FORMAT = "gptdist-checkpoint"
+FORMAT: Final = "gptdist-checkpoint"
 VERSION = 1
 MANIFEST_NAME = "manifest.json"
 

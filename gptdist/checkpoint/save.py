@@ -2,8 +2,8 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -11,6 +11,7 @@ from gptdist.checkpoint.find import step_folder_name
 from gptdist.checkpoint.fragments import Fragment, OptimizerFragments
 from gptdist.checkpoint.identity import RunIdentity
 from gptdist.checkpoint.manifest import (
+    FORMAT,
     STATES,
     VERSION,
     FileEntry,
@@ -57,7 +58,7 @@ def save_checkpoint(
     return final
 
 
-def _attempt(work: Any) -> str:
+def _attempt(work: Callable[[], object]) -> str:
     """Do ``work``; a full or broken disk becomes a text, because the other ranks have to hear of it first."""
     try:
         work()
@@ -152,7 +153,7 @@ def _commit(partial: Path, final: Path, progress: Progress, identity: RunIdentit
         files.append(record.file)
         path.unlink()
     manifest = Manifest(
-        format="gptdist-checkpoint",
+        format=FORMAT,
         version=VERSION,
         progress=progress,
         config=identity.config,

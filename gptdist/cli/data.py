@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-DAMAGED = 2
+from gptdist.errors import EXIT_USER_ERROR
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +51,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
             shards = sum(len(split.shards) for split in splits.values())
             tokens = sum(split.tokens for split in splits.values())
             print(f"{folder}: whole, {shards} shards, {tokens:,} tokens")
-    return DAMAGED if damaged else 0
+    return EXIT_USER_ERROR if damaged else 0
 
 
 def run_show(arguments: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ import os
 import sys
 from importlib import import_module
 
-from gptdist.errors import GptDistError
+from gptdist.errors import EXIT_USER_ERROR, GptDistError
 
 COMMANDS = {
     "demo": "the whole way on this machine: prepare, train, kill, resume, export",
@@ -20,7 +20,6 @@ COMMANDS = {
 }
 """Each sub-command and its one-line help; the code is the module ``gptdist.cli.<name>``."""
 
-EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
 

@@ -3,8 +3,8 @@
 A Feistel network permutes the numbers of an even count of bits; a result that is too large is permuted again until it
 fits (cycle walking), which is a permutation of the smaller range and takes fewer than four rounds on average.
 
-Source: Black and Rogaway 2002, "Ciphers with Arbitrary Finite Domains", section 5 (generalised Feistel) and 3 (cycle
-walking). The round function is the finaliser of MurmurHash3.
+Source: Black and Rogaway 2002, "Ciphers with Arbitrary Finite Domains": generalised Feistel and cycle walking. The
+round function is the finaliser of MurmurHash3.
 """
 
 import hashlib

@@ -39,7 +39,7 @@ def vocabulary_loss(hidden: Tensor, weight: Tensor, labels: Tensor, shard: Vocab
     Communication: over ``shard.group``, two all-reduces of 1 and 2 values a token forward, and one of hidden's size
     for its gradient.
 
-    Source: chunked cross-entropy with gradients in the forward pass, as in Hsu et al. 2024 (Liger Kernel), section 3.2.
+    Source: chunked cross-entropy with gradients in the forward pass, as in Hsu et al. 2024 (Liger Kernel).
     """
     return _VocabularyLoss.apply(hidden, weight, labels, shard)
 

@@ -8,10 +8,8 @@ from pathlib import Path
 
 from gptdist.config.load import read_config
 from gptdist.config.run import RunConfig
-from gptdist.errors import ConfigError, GptDistError
+from gptdist.errors import EXIT_USER_ERROR, ConfigError, GptDistError
 from gptdist.telemetry.metrics import set_up_logging
-
-EXIT_USER_ERROR = 2
 
 
 def main(arguments: list[str]) -> int:
@@ -39,7 +37,8 @@ def _run(config: RunConfig, rank: int) -> None:
 
     prepare_deepspeed()
     megatron_on_cpu.install()
-    from gptdist.train.build import build, join, leave, lock_folder
+    from gptdist.mesh.groups import destroy_mesh
+    from gptdist.train.build import build, join, lock_folder
     from gptdist.train.loop import train
     from gptdist.train.stop_signal import StopSignal
 
@@ -52,7 +51,7 @@ def _run(config: RunConfig, rank: int) -> None:
         is_done = train(run)
     if run.ledger is not None:
         run.ledger.write("done" if is_done else "stopped", step=run.state.step)
-    leave()
+    destroy_mesh()
     if lock is not None:
         lock.close()
 

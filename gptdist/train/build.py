@@ -214,9 +214,3 @@ def lock_folder(folder: Path) -> IO[str]:
             f"{folder}: another job is training here; wait for it, stop it, or set another run_dir"
         ) from None
     return file
-
-
-def leave() -> None:
-    """Part from the other ranks. Collective: every rank calls it."""
-    if dist.is_initialized():
-        dist.destroy_process_group()

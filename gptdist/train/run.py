@@ -19,7 +19,7 @@ from gptdist.train.stop_signal import StopSignal
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one optimizer step yielded; the same on every rank."""
+    """What one optimizer step yielded; but for ``data_seconds`` the same on every rank."""
 
     loss: float
     """Mean over the global batch, nats a token."""

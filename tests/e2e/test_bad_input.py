@@ -97,18 +97,17 @@ def test_another_tokenizer(folder: Path) -> None:
     _expect(folder, LAUNCH, "prose: made with tokenizer ffffffffffff, but data.tokenizer")
 
 
+def _prep(folder: Path, documents: str) -> list[str]:
+    """Return the command that prepares the text files of a folder."""
+    source = {"name": "a", "kind": "files", "paths": [documents], "include": ["**/*.txt"]}
+    config = {"name": "x", "output_dir": "out", "tokenizer": {"kind": "byte"}, "sources": [source]}
+    (folder / "prep.yaml").write_text(yaml.safe_dump(config))
+    return ["prep", "run", "prep.yaml"]
+
+
 def test_empty_source(folder: Path) -> None:
     (folder / "empty").mkdir()
-    config = {
-        "name": "x",
-        "output_dir": "out",
-        "tokenizer": {"kind": "byte"},
-        "sources": [{"name": "a", "kind": "files", "paths": ["empty"], "include": ["**/*.txt"]}],
-    }
-    (folder / "prep.yaml").write_text(yaml.safe_dump(config))
-    status, lines = _command(folder, "prep", "run", "prep.yaml")
-    assert status == 2, lines
-    assert len(lines) == 1
+    _expect(folder, _prep(folder, "empty"), "empty: no file below empty matches **/*.txt; change paths or include")
     assert not (folder / "out" / "a").exists(), "nothing that looks finished"
 
 
@@ -116,18 +115,7 @@ def test_non_utf8_file(folder: Path) -> None:
     (folder / "texts").mkdir()
     (folder / "texts" / "good.txt").write_text("good text " * 50)
     (folder / "texts" / "latin.txt").write_bytes(b"caf\xe9 " * 50)
-    config = {
-        "name": "x",
-        "output_dir": "out",
-        "tokenizer": {"kind": "byte"},
-        "sources": [{"name": "a", "kind": "files", "paths": ["texts"], "include": ["**/*.txt"]}],
-    }
-    (folder / "prep.yaml").write_text(yaml.safe_dump(config))
-    status, lines = _command(folder, "prep", "run", "prep.yaml")
-    assert status == 2
-    assert len(lines) == 1
-    assert "latin.txt" in lines[0]
-    assert "3" in lines[0], "names the byte"
+    _expect(folder, _prep(folder, "texts"), "latin.txt: not UTF-8 at byte 3")
 
 
 def test_checkpoint_that_is_not_there(folder: Path) -> None:
@@ -173,7 +161,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_a_rank_says_it_once_and_exits_with_2(folder: Path) -> None:
-    """What only a rank can know, here a bf16 stage that DeepSpeed lacks, still ends in one line."""
+    """A rank checks the config for itself, against the ranks that there really are."""
     argv = [sys.executable, "-m", "gptdist.train", "run.yaml", "parallel.zero_stage=7"]
     done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 2

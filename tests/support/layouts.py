@@ -40,4 +40,5 @@ LAYOUTS = [
     TestedLayout(4, 1, 2),
     TestedLayout(4, 2, 2),
     TestedLayout(4, 3, 2),
+    TestedLayout(4, 0, 2),
 ]
