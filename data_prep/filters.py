@@ -1,57 +1,61 @@
-"""Rules that a document has to pass, one at a time, each with its own count."""
+"""Plain rules on size and letters; the first that a document falls to is written down with its number."""
 
 from collections.abc import Callable, Iterator
 
-from data_prep.document import Document, Stage
-from data_prep.funnel import Funnel
-from gptdist.config.prep import FilterSection
+import numpy as np
 
-Rule = tuple[str, Callable[[str], bool]]
-"""The reason that is counted, and whether a text falls to it."""
+from data_prep.account import Account
+from data_prep.document import Document, Place, Stage
+from data_prep.quality.characters import LETTER, SPACE
+from data_prep.quality.measured import Measured
+from gptdist.config.prep_filters import FilterSection
+
+Rule = tuple[str, str, Callable[[str], float], float, bool]
+"""Name, what is measured, how, the threshold, and whether that is the least (or the most)."""
 
 
-def filter_stage(section: FilterSection, funnel: Funnel) -> Stage:
-    """Return the stage that drops what a rule of ``section`` refuses; the first rule that does is counted."""
+def filter_stage(section: FilterSection, place: Place, account: Account) -> Stage:
+    """Return the stage that drops what a rule of ``section`` refuses."""
     rules = _rules(section)
 
     def stage(documents: Iterator[Document]) -> Iterator[Document]:
         for document in documents:
-            reason = next((reason for reason, refuses in rules if refuses(document.text)), None)
-            if reason is None:
-                yield document
+            for name, quantity, measure, threshold, is_least in rules:
+                value = measure(document.text)
+                if value < threshold if is_least else value > threshold:
+                    account.drop(document, "filters", name, **{quantity: value, "threshold": threshold})
+                    break
             else:
-                funnel.drop(reason)
-
-    return stage
-
-
-def stop_stage(max_bytes: int | None) -> Stage:
-    """Return the stage that ends after the document that brings the text to ``max_bytes``."""
-
-    def stage(documents: Iterator[Document]) -> Iterator[Document]:
-        passed = 0
-        for document in documents:
-            yield document
-            passed += len(document.utf8)
-            if max_bytes is not None and passed >= max_bytes:
-                return
+                yield document
 
     return stage
 
 
 def _rules(section: FilterSection) -> list[Rule]:
-    rules: list[Rule] = [("too_short", lambda text: len(text.strip()) < section.min_characters)]
-    longest, longest_line = section.max_characters, section.max_line_characters
-    if longest is not None:
-        rules.append(("too_long", lambda text: len(text) > longest))
-    if longest_line is not None:
-        rules.append(("long_line", lambda text: max(map(len, text.splitlines()), default=0) > longest_line))
+    rules: list[Rule] = [("too_short", "characters", _stripped_length, section.min_characters, True)]
+    if section.max_characters is not None:
+        rules.append(("too_long", "characters", len, section.max_characters, False))
+    if section.max_line_characters is not None:
+        rules.append(("long_line", "characters", longest_line, section.max_line_characters, False))
     if section.min_alphabetic_fraction > 0.0:
-        rules.append(("few_letters", lambda text: alphabetic_fraction(text) < section.min_alphabetic_fraction))
+        rules.append(("not_alphabetic", "fraction", alphabetic_fraction, section.min_alphabetic_fraction, True))
     return rules
 
 
+def _stripped_length(text: str) -> int:
+    return len(text.strip())
+
+
+def longest_line(text: str) -> int:
+    """Return the number of characters of the longest line."""
+    return max(map(len, text.splitlines()), default=0)
+
+
 def alphabetic_fraction(text: str) -> float:
-    """Return the share of letters among the characters that are not white space; 0 where there are none."""
-    visible = "".join(text.split())
-    return sum(map(str.isalpha, visible)) / len(visible) if visible else 0.0
+    """Return the share of letters among the characters that are not white space; 0 where there are none.
+
+    Of a text longer than ``MOST_CHARACTERS`` the beginning decides.
+    """
+    kinds = Measured(text).kinds
+    visible = np.count_nonzero(kinds & SPACE == 0)
+    return float(np.count_nonzero(kinds & LETTER) / visible) if visible else 0.0

@@ -1,10 +1,7 @@
 """What a preparation run says while it runs: lines that stay, and one that is rewritten where there is a terminal."""
 
 import time
-from collections.abc import Iterator
 from typing import TextIO
-
-from data_prep.document import Document
 
 _EVERY_SECONDS = 0.2
 _CLEAR = "\r\x1b[K"
@@ -16,8 +13,8 @@ class Progress:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._is_terminal = stream.isatty()
-        self._stage = ""
-        self._documents = self._bytes = self._total_bytes = 0
+        self._step = ""
+        self._done = self._done_before = self._total = 0
         self._started = self._shown = time.monotonic()
 
     def note(self, text: str) -> None:
@@ -25,26 +22,19 @@ class Progress:
         self._stream.write(f"{_CLEAR if self._is_terminal else ''}{text}\n")
         self._stream.flush()
 
-    def begin(self, stage: str, total_bytes: int = 0) -> None:
-        """Begin a stage; with ``total_bytes`` the line shows how much is done."""
-        self._stage, self._total_bytes = stage, total_bytes
-        self._documents = self._bytes = 0
+    def begin(self, step: str, *, total: int, done: int) -> None:
+        """Begin a step of ``total`` tasks, ``done`` of them by an earlier run."""
+        self._step, self._total, self._done, self._done_before = step, total, done, done
         self._started = time.monotonic()
+        self._show()
 
-    def advance(self, documents: int, size: int) -> None:
-        """Count what is done, and show it at most five times a second."""
-        self._documents += documents
-        self._bytes += size
+    def advance(self) -> None:
+        """Count a finished task, and show it at most five times a second."""
+        self._done += 1
         now = time.monotonic()
-        if self._is_terminal and now - self._shown >= _EVERY_SECONDS:
+        if now - self._shown >= _EVERY_SECONDS or self._done == self._total:
             self._shown = now
-            done = f" {min(100, 100 * self._bytes // self._total_bytes)} %" if self._total_bytes else ""
-            speed = self._bytes / 1e6 / max(now - self._started, 1e-9)
-            self._stream.write(
-                f"{_CLEAR}{self._stage}{done}: {self._documents:,} documents, {self._bytes / 1e6:,.1f} MB, "
-                f"{speed:,.1f} MB/s"
-            )
-            self._stream.flush()
+            self._show()
 
     def end(self) -> None:
         """Remove the rewritten line."""
@@ -52,8 +42,11 @@ class Progress:
             self._stream.write(_CLEAR)
             self._stream.flush()
 
-    def watching(self, documents: Iterator[Document]) -> Iterator[Document]:
-        """Count documents as they pass. A stage."""
-        for document in documents:
-            self.advance(1, len(document.utf8))
-            yield document
+    def _show(self) -> None:
+        if not self._is_terminal:
+            return
+        seconds = time.monotonic() - self._started
+        here = self._done - self._done_before
+        left = f", about {seconds / here * (self._total - self._done):,.0f} s left" if here else ""
+        self._stream.write(f"{_CLEAR}{self._step}: {self._done:,} of {self._total:,} tasks{left}")
+        self._stream.flush()

@@ -1,53 +1,76 @@
 """The table at the end of a preparation run."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from data_prep.pipeline import Preparation, PreparedSource
-from gptdist.data.manifest import SplitManifest
+from data_prep.card.splits import SplitSize, split_sizes
 
-_FUNNEL_HEAD = ("source", "documents in", "MB in", "dropped", "kept", "MB kept")
+_FUNNEL_HEAD = ("source", "records read", "damaged", "MB read", "dropped", "kept", "MB kept")
 _SPLIT_HEAD = ("source", "split", "documents", "tokens", "bytes per token", "shards")
 
 
-def report(preparation: Preparation) -> str:
-    """Return what came in, was dropped and kept, and what each split holds; MB are 10^6 bytes of UTF-8 text."""
-    funnel = [_funnel_row(source) for source in preparation.sources]
-    splits = [
-        _split_row(source.manifest.name, name, split)
-        for source in preparation.sources
-        for name, split in source.manifest.splits.items()
-    ]
-    tokenizer = preparation.tokenizer
-    tokens = sum(split.tokens for source in preparation.sources for split in source.manifest.splits.values())
-    last = (
-        f"{tokens:,} tokens; tokenizer {tokenizer.kind} with {tokenizer.vocab_size:,} ids; "
-        f"{preparation.seconds:.1f} seconds"
-    )
-    return "\n".join([*_table(_FUNNEL_HEAD, funnel), "", *_table(_SPLIT_HEAD, splits), "", last])
+def report(summary: Mapping[str, Any]) -> str:
+    """Return what came in, was dropped and kept, and what each split holds.
+
+    MB are 10^6 bytes: those read as they are on disk, those kept as UTF-8 text.
+
+    Args:
+        summary: what ``account/summary.json`` holds.
+    """
+    sources = summary["sources"]
+    splits = list(split_sizes(summary))
+    last = f"{sum(split.tokens for split in splits):,} tokens"
+    tokenizer = summary.get("tokenizer")
+    if tokenizer:
+        last += f"; tokenizer {tokenizer['kind']} with {tokenizer['vocab_size']:,} ids"
+    funnel = [_funnel_row(source, [split for split in splits if split.source == source["name"]]) for source in sources]
+    rows = [_split_row(split) for split in splits]
+    return "\n".join([*_table(_FUNNEL_HEAD, funnel), "", *_table(_SPLIT_HEAD, rows), "", *_packing(splits), last])
 
 
-def _funnel_row(source: PreparedSource) -> tuple[str, ...]:
-    funnel = source.manifest.funnel
-    dropped = ", ".join(f"{count:,} {reason}" for reason, count in sorted(funnel["dropped"].items())) or "none"
+def dropped_by(passages: Mapping[str, Any]) -> dict[str, int]:
+    """Return how many documents each stage or rule set dropped; of a rule ``gopher_quality.x`` the set counts."""
+    counts: Counter[str] = Counter()
+    for stage, passage in passages.items():
+        for rule, count in passage["dropped"].items():
+            counts[rule.partition(".")[0] if "." in rule else stage] += count
+    return dict(counts)
+
+
+def _funnel_row(source: Mapping[str, Any], splits: Sequence[SplitSize]) -> tuple[str, ...]:
+    dropped = ", ".join(f"{count:,} {stage}" for stage, count in dropped_by(source["passages"]).items()) or "none"
     return (
-        source.manifest.name,
-        f"{funnel['documents_in']:,}",
-        f"{funnel['bytes_in'] / 1e6:,.2f}",
+        source["name"],
+        f"{source['records_read']:,}",
+        f"{sum(source['damage'].values()):,}",
+        f"{source['input_bytes'] / 1e6:,.2f}",
         dropped,
-        f"{funnel['documents_kept']:,}",
-        f"{funnel['bytes_kept'] / 1e6:,.2f}",
+        f"{sum(split.documents for split in splits):,}",
+        f"{sum(split.text_bytes for split in splits) / 1e6:,.2f}",
     )
 
 
-def _split_row(source: str, name: str, split: SplitManifest) -> tuple[str, ...]:
+def _split_row(split: SplitSize) -> tuple[str, ...]:
     return (
-        source,
-        name,
+        split.source,
+        split.split,
         f"{split.documents:,}",
         f"{split.tokens:,}",
-        f"{split.text_bytes / split.tokens:.2f}",
-        str(len(split.shards)),
+        f"{split.text_bytes / split.tokens:.2f}" if split.tokens else "-",
+        str(split.shards),
     )
+
+
+def _packing(splits: Sequence[SplitSize]) -> list[str]:
+    """Return the line on what packing saves."""
+    found = [split.packing for split in splits if split.packing is not None]
+    if not found:
+        return []
+    cut, without, padding = (
+        sum(counts[name] for counts in found) for name in ("documents_cut", "documents_cut_without", "padding_tokens")
+    )
+    return [f"packing: {cut:,} documents cut, {without:,} without it; {padding:,} tokens of padding, not counted above"]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

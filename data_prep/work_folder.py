@@ -1,25 +1,24 @@
-"""The output folder of a run: one run at a time, leftovers of a killed one removed, results swapped in whole."""
+"""The output folder of a run: one run at a time, unfinished work kept for the next attempt."""
 
 import fcntl
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from gptdist.errors import DataError
 
-_LOCK_NAME = ".prep.lock"
-_WORK_NAME = ".prep-partial"
+LOCK_NAME = ".prep.lock"
+WORK_NAME = ".prep-work"
 
 
 @contextmanager
 def work_folder(output_dir: Path) -> Iterator[Path]:
-    """Lock ``output_dir`` and give an empty folder in it for unfinished work; it is removed at the end.
+    """Lock ``output_dir`` and give the folder in it for unfinished work, as an earlier attempt left it.
 
     Raises:
         DataError: another run has the lock, or the folder cannot be written.
     """
-    lock_path = output_dir / _LOCK_NAME
+    lock_path = output_dir / LOCK_NAME
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         lock = lock_path.open("w")
@@ -32,10 +31,6 @@ def work_folder(output_dir: Path) -> Iterator[Path]:
             raise DataError(
                 f"output_dir: another 'gptdist prep run' writes to '{output_dir}'; wait for it, or change output_dir"
             ) from None
-        work = output_dir / _WORK_NAME
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir()
-        try:
-            yield work
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+        work = output_dir / WORK_NAME
+        work.mkdir(exist_ok=True)
+        yield work

@@ -37,6 +37,20 @@ class DataError(GptDistError):
     """A document, shard or dataset folder that is missing, damaged or empty."""
 
 
+class DataProblemsError(DataError):
+    """Several of these at once: all that is wrong with a run's sources, or with the tasks of a step."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        """Keep ``problems``, each a whole line; the same line is kept once."""
+        self._problems = tuple(dict.fromkeys(problems))
+        super().__init__("\n".join(self._problems))
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """The lines to show, one for each problem."""
+        return self._problems
+
+
 class TokenizerError(GptDistError):
     """A tokenizer that cannot be trained, loaded, or is not the one the data was made with."""
 

@@ -1,1 +1,1 @@
-"""Where documents come from: files, JSON Lines, Hugging Face datasets."""
+"""Where documents come from: files, JSON Lines, Parquet, web archives, Hugging Face datasets; here or behind a URL."""

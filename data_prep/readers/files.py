@@ -1,71 +1,61 @@
 """One document a file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from data_prep.account import Account
 from data_prep.document import Document
-from data_prep.funnel import Funnel
-from data_prep.html_text import html_text
-from data_prep.readers.found import FoundFile, find_files, in_random_order
-from gptdist.config.prep import FilesSource
-from gptdist.errors import DataError
+from data_prep.readers.accept import accept_page, accept_utf8, is_too_large
+from data_prep.readers.source_files import SourceFiles
+from data_prep.readers.storage import open_file
+from data_prep.work import Piece
+from gptdist.config.prep import PrepConfig
+from gptdist.config.prep_sources import FilesSource
 
-_HTML_SUFFIXES = (".html", ".htm")
+_HTML_SUFFIXES = (".html", ".htm", ".xhtml")
 
 
 class FilesReader:
-    """Read the text files of a ``files`` source.
+    """Read the text files and pages of a ``files`` source.
 
     Args:
         section: the source.
+        config: the run.
         where: what to put before an error.
-        seed: keys which files come first where ``max_bytes`` will cut.
-        skip_bad_encoding: count files that are not UTF-8 instead of stopping.
-
-    Raises:
-        DataError: a path is missing, or no file matches.
     """
 
-    def __init__(self, section: FilesSource, *, where: str, seed: int, skip_bad_encoding: bool) -> None:
-        self._section = section
-        self._skip = skip_bad_encoding
-        files = find_files(section.paths, include=section.include, exclude=section.exclude, where=where)
-        self._files = files if section.max_bytes is None else in_random_order(files, seed)
+    def __init__(self, section: FilesSource, config: PrepConfig, where: str) -> None:
+        self._files = SourceFiles(section, config, where, include=section.include, exclude=section.exclude)
+        self._max_file_bytes = section.max_file_bytes
+        self._max_record_bytes = config.max_record_bytes
 
-    def inputs(self) -> list[tuple[str, int]]:
-        """Return label and size of every file."""
-        return [(file.label, file.size) for file in self._files]
+    def pieces(self) -> list[Piece]:
+        """Return every file as one piece."""
+        return self._files.whole()
 
-    def documents(self, funnel: Funnel) -> Iterator[Document]:
+    def versions(self) -> list[str]:
+        """Return label and version of every file."""
+        return self._files.versions()
+
+    def documents(self, pieces: Sequence[Piece], account: Account) -> Iterator[Document]:
         """Read the files.
 
         Raises:
-            DataError: one cannot be read, or is not UTF-8 and may not be skipped.
+            DataError: one cannot be read.
         """
-        limit = self._section.max_file_bytes
-        for file in self._files:
-            if limit is not None and file.size > limit:
-                funnel.refuse("file_too_large", file.size)
-                continue
-            text = self._text(file)
-            if text is None:
-                funnel.refuse("bad_encoding", file.size)
-            else:
-                yield Document(text, file.label)
+        for piece in pieces:
+            document = self._document(piece, account)
+            if document is not None:
+                yield document
 
-    def _text(self, file: FoundFile) -> str | None:
-        try:
-            content = file.path.read_bytes()
-        except OSError as error:
-            raise DataError(
-                f"{file.path}: cannot be read ({error.strerror}); make it readable, or exclude it"
-            ) from None
-        try:
-            text = content.decode("utf-8")
-        except UnicodeDecodeError as error:
-            if self._skip:
-                return None
-            raise DataError(
-                f"{file.path}: not UTF-8 at byte {error.start}; convert it, exclude it, or set on_bad_encoding: skip"
-            ) from None
-        text = text.removeprefix("\ufeff")
-        return html_text(text) if file.path.suffix.lower() in _HTML_SUFFIXES else text
+    def _document(self, piece: Piece, account: Account) -> Document | None:
+        origin, limit = Document("", piece.label), self._max_file_bytes
+        if limit is not None and piece.size > limit:
+            account.drop(origin, "read", "file_too_large", file_bytes=piece.size, max_file_bytes=limit)
+            return None
+        if is_too_large(piece.size, self._max_record_bytes, piece.label, account):
+            return None
+        with open_file(piece.path) as file:
+            content = file.read()
+        if piece.path.lower().endswith(_HTML_SUFFIXES):
+            return accept_page(content, None, origin, account)
+        return accept_utf8(content, origin, piece.label, account)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.hashing import order_key
-from gptdist.config.prep import SITE_PACKAGES, STDLIB
+from data_prep.readers.storage import first_line, is_url, open_filesystem, printable
+from gptdist.config.prep_sources import SITE_PACKAGES, STDLIB
 from gptdist.errors import DataError
 
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
@@ -19,9 +20,11 @@ _CACHE = "__pycache__"
 class FoundFile:
     """A file to read."""
 
-    path: Path
+    path: str
+    """Local path, or URL that fsspec opens."""
+
     label: str
-    """How provenance calls it: as the config writes the root, then the path below it."""
+    """How provenance calls it: as the config writes the root, then the path below it; printable."""
 
     size: int
 
@@ -32,15 +35,16 @@ def find_files(roots: Sequence[str], *, include: Sequence[str], exclude: Sequenc
     Folders are walked without following links to folders; a file named as a root itself is always taken.
 
     Raises:
-        DataError: a root is missing, or nothing below the roots matches.
+        DataError: a root is missing or cannot be listed, or nothing below the roots matches.
     """
     included, excluded = [_pattern(text) for text in include], [_pattern(text) for text in exclude]
     found = []
     for root in roots:
-        for path, label, below in _walk(root, where):
+        for file, below in _walk_url(root, where) if is_url(root) else _walk(root, where):
             wanted = below is None or any(pattern.fullmatch(below) for pattern in included)
-            if wanted and not any(pattern.fullmatch(below or path.name) for pattern in excluded):
-                found.append(FoundFile(path, label, path.stat().st_size))
+            name = below or file.path.rpartition("/")[2]
+            if wanted and not any(pattern.fullmatch(name) for pattern in excluded):
+                found.append(file)
     if not found:
         raise DataError(
             f"{where}: empty: no file below {', '.join(roots)} matches {', '.join(include)}"
@@ -62,11 +66,11 @@ def expand_root(root: str) -> Path:
     return Path(root).expanduser()
 
 
-def _walk(root: str, where: str) -> Iterator[tuple[Path, str, str | None]]:
-    """Yield path, label, and the path below the root (None where the root is the file)."""
+def _walk(root: str, where: str) -> Iterator[tuple[FoundFile, str | None]]:
+    """Yield the files of a local root, each with its path below the root (None where the root is the file)."""
     top = expand_root(root)
     if top.is_file():
-        yield top, root, None
+        yield FoundFile(str(top), printable(root), top.stat().st_size), None
         return
     if not top.is_dir():
         raise DataError(f"{where}: path '{root}' does not exist; change paths")
@@ -77,12 +81,24 @@ def _walk(root: str, where: str) -> Iterator[tuple[Path, str, str | None]]:
             path = Path(folder, name)
             below = path.relative_to(top).as_posix()
             if path.is_file():  # not a dangling link, socket or pipe
-                yield path, _printable(f"{root.rstrip('/')}/{below}"), below
+                yield FoundFile(str(path), printable(f"{root.rstrip('/')}/{below}"), path.stat().st_size), below
 
 
-def _printable(label: str) -> str:
-    r"""Return ``label`` with bytes of a file name that are not UTF-8 written as ``\xff``."""
-    return label.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+def _walk_url(root: str, where: str) -> Iterator[tuple[FoundFile, str | None]]:
+    """Yield the files of a root that is a URL."""
+    filesystem, top = open_filesystem(root, where)
+    protocol = root.partition("://")[0]
+    top = top.rstrip("/")
+    try:
+        listed = filesystem.find(top, detail=True)
+    except Exception as error:  # each filesystem raises what its client library raises: no access, no network, …
+        raise DataError(f"{where}: '{root}' cannot be listed ({first_line(error)}); check it and your access") from None
+    if not listed:
+        raise DataError(f"{where}: path '{root}' does not exist; change paths")
+    for path, info in listed.items():
+        below = None if path == top else path.removeprefix(top).lstrip("/")
+        label = root.rstrip("/") + ("" if below is None else f"/{below}")
+        yield FoundFile(f"{protocol}://{path}", printable(label), int(info["size"] or 0)), below
 
 
 def _pattern(text: str) -> re.Pattern[str]:

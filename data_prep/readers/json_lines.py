@@ -1,17 +1,21 @@
 """One document a line of JSON, from plain or compressed files."""
 
-import gzip
-import io
 import json
-import zlib
-from collections.abc import Iterable, Iterator
-from typing import IO, Any
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
 
+import orjson
+
+from data_prep.account import Account
 from data_prep.document import Document
-from data_prep.funnel import Funnel
-from data_prep.readers.found import FoundFile, find_files, in_random_order
-from gptdist.config.prep import JsonLinesSource
-from gptdist.errors import DataError
+from data_prep.readers.accept import accept_field
+from data_prep.readers.lines import codec_of, cut_at_lines, read_lines
+from data_prep.readers.source_files import SourceFiles
+from data_prep.readers.storage import first_line
+from data_prep.work import Piece
+from gptdist.config.prep import PrepConfig
+from gptdist.config.prep_sources import JsonLinesSource
 
 _PATTERNS = ("**/*.jsonl", "**/*.jsonl.gz", "**/*.jsonl.zst")
 
@@ -21,80 +25,103 @@ class JsonLinesReader:
 
     Args:
         section: the source.
+        config: the run.
         where: what to put before an error.
-        seed: keys which files come first where ``max_bytes`` will cut.
-        skip_bad_encoding: count lines that are not UTF-8 instead of stopping.
-
-    Raises:
-        DataError: a path is missing, or no file matches.
     """
 
-    def __init__(self, section: JsonLinesSource, *, where: str, seed: int, skip_bad_encoding: bool) -> None:
+    def __init__(self, section: JsonLinesSource, config: PrepConfig, where: str) -> None:
         self._section = section
-        self._skip = skip_bad_encoding
-        files = find_files(section.paths, include=_PATTERNS, exclude=(), where=where)
-        self._files = files if section.max_bytes is None else in_random_order(files, seed)
+        self._files = SourceFiles(section, config, where, include=_PATTERNS)
+        self._max_record_bytes = config.max_record_bytes
 
-    def inputs(self) -> list[tuple[str, int]]:
-        """Return label and size of every file."""
-        return [(file.label, file.size) for file in self._files]
+    def pieces(self) -> list[Piece]:
+        """Return the files; plain ones are cut where lines begin."""
+        return self._pieces
 
-    def documents(self, funnel: Funnel) -> Iterator[Document]:
-        """Read the lines; blank ones are no documents.
+    def versions(self) -> list[str]:
+        """Return label and version of every file."""
+        return self._files.versions()
+
+    def documents(self, pieces: Sequence[Piece], account: Account) -> Iterator[Document]:
+        """Read the lines; blank ones are no documents, but counted.
 
         Raises:
-            DataError: a line is not UTF-8, not JSON, or has no text; a file cannot be read or is cut short.
+            DataError: a file cannot be read.
         """
-        for file in self._files:
-            for number, line in _lines(file):
-                if line.isspace():
-                    continue
-                document = self._document(file, number, line)
-                if document is None:
-                    funnel.refuse("bad_encoding", len(line))
-                else:
+        for piece in pieces:
+            for number, offset, line in self._lines(piece, account):
+                document = self._document(piece, number, offset, line, account)
+                if document is not None:
                     yield document
 
-    def _document(self, file: FoundFile, number: int, line: bytes) -> Document | None:
-        """Return the document of a line, or None where its encoding is bad and may be skipped."""
-        place = f"{file.path}:{number}"
+    @cached_property
+    def _pieces(self) -> list[Piece]:
+        target, found = self._files.piece_bytes, []
+        for file in self._files.files:
+            if file.size <= target or codec_of(file.path) is not None:
+                found.append(Piece(file.path, file.label, file.size))
+                continue
+            for begin, end, first in cut_at_lines(file.path, file.size, target):
+                found.append(Piece(file.path, file.label, end - begin, begin, end, first))
+        return found
+
+    def _lines(self, piece: Piece, account: Account) -> Iterator[tuple[int, int, bytes]]:
+        """Yield number from 1, offset and content of each line that may be a document."""
+        limit, number, offset = self._max_record_bytes, piece.first_record, piece.begin
         try:
-            record = json.loads(line.decode("utf-8"))
-            document = self._from_record(record, file.label, number, place)
-            document.utf8  # noqa: B018 - a lone surrogate such as \ud800 is JSON but no text: found out here
-        except UnicodeError as error:
-            if self._skip:
+            for offset, line in read_lines(piece.path, piece.begin, piece.end, limit):
+                number += 1
+                if line is None:
+                    place = _place(piece, number, offset)
+                    account.damaged("record_too_large", place, f"line above max_record_bytes {limit}; cut it")
+                elif line.isspace() or not line:
+                    account.count("read.blank_line")
+                else:
+                    yield number, offset, line
+        except OSError as error:
+            kind = "truncated" if "runcated" in str(error) else "bad_compression"
+            place = f"{piece.label}, after line {number}, byte {offset} of its content"
+            account.damaged(kind, place, f"not read any further ({first_line(error)}); restore the file")
+
+    def _document(self, piece: Piece, number: int, offset: int, line: bytes, account: Account) -> Document | None:
+        section = self._section
+        try:
+            record = orjson.loads(line)
+        except ValueError:
+            record = _parse_slowly(line, _place(piece, number, offset), account)
+            if record is None:
                 return None
-            at = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ": a lone surrogate"
-            raise DataError(f"{place}: not UTF-8{at}; mend the line, or set on_bad_encoding: skip") from None
-        except ValueError as error:
-            raise DataError(f"{place}: not JSON ({error}); mend or remove the line") from None
-        return document
-
-    def _from_record(self, record: Any, label: str, number: int, place: str) -> Document:
-        key = self._section.text_key
-        if not isinstance(record, dict) or not isinstance(record.get(key), str):
-            keys = (
-                ", ".join(sorted(record)[:10]) if isinstance(record, dict) else f"none, it is a {type(record).__name__}"
-            )
-            raise DataError(f"{place}: no string under '{key}' (keys: {keys}); set text_key, or mend the line")
-        url = record.get(self._section.url_key) if self._section.url_key is not None else None
-        return Document(record[key], label, record=number, url=url if isinstance(url, str) else None)
+        text = record.get(section.text_key) if isinstance(record, dict) else None
+        if not isinstance(text, str):
+            account.damaged("no_text", _place(piece, number, offset), _missing(record, section.text_key))
+            return None
+        url = record.get(section.url_key) if section.url_key is not None else None
+        origin = Document("", piece.label, record=number, offset=offset, url=_text_or_none(url))
+        return accept_field(text, section.format == "html", origin, _place(piece, number, offset), account)
 
 
-def _lines(file: FoundFile) -> Iterator[tuple[int, bytes]]:
+def _parse_slowly(line: bytes, place: str, account: Account) -> Any:
+    """Parse what orjson refuses (lone surrogates, NaN), or tell the account what is wrong and return None."""
     try:
-        with file.path.open("rb") as content:
-            yield from enumerate(_decompressed(content, file.path.suffix), start=1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{file.path}: cannot be read to its end ({error}); restore it, or remove it") from None
+        return json.loads(line.decode())
+    except UnicodeDecodeError as error:
+        account.damaged("not_utf8", place, f"not UTF-8 at byte {error.start} of the line; mend or remove the line")
+    except RecursionError:
+        account.damaged("not_json", place, "not JSON (nested too deep); mend or remove the line")
+    except ValueError as error:
+        account.damaged("not_json", place, f"not JSON ({first_line(error)}); mend or remove the line")
+    return None
 
 
-def _decompressed(content: IO[bytes], suffix: str) -> Iterable[bytes]:
-    if suffix == ".gz":
-        return gzip.GzipFile(fileobj=content)
-    if suffix == ".zst":
-        import pyarrow
+def _missing(record: Any, key: str) -> str:
+    found = ", ".join(sorted(record)[:10]) if isinstance(record, dict) else f"none, it is a {type(record).__name__}"
+    return f"no string under '{key}' (keys: {found}); set text_key, or mend the line"
 
-        return io.BufferedReader(pyarrow.CompressedInputStream(content, "zstd"))
-    return content
+
+def _text_or_none(value: Any) -> str | None:
+    """Return a string that can be written down: an address may be no string, or hold a lone surrogate."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else None
+
+
+def _place(piece: Piece, number: int, offset: int) -> str:
+    return f"{piece.label}:{number}, byte {offset}"

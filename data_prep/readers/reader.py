@@ -1,52 +1,73 @@
 """What every reader offers, and the one place that knows them all."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from data_prep.account import Account
 from data_prep.document import Document
-from data_prep.funnel import Funnel
 from data_prep.readers.files import FilesReader
 from data_prep.readers.huggingface import HuggingFaceReader
 from data_prep.readers.json_lines import JsonLinesReader
-from gptdist.config.prep import FilesSource, JsonLinesSource, PrepConfig, SourceBase
+from data_prep.readers.parquet import ParquetReader
+from data_prep.readers.warc import WarcReader
+from data_prep.work import Piece
+from gptdist.config.prep import PrepConfig
+from gptdist.config.prep_sources import FilesSource, JsonLinesSource, ParquetSource, WarcSource
+from gptdist.errors import DataError, DataProblemsError
 
 
 class Reader(Protocol):
-    """A source of a run, found and checked, not yet read."""
+    """A source of a run. Nothing is looked for or opened before a method is called."""
 
-    def inputs(self) -> list[tuple[str, int]]:
-        """Return name and size of every file that will be read; empty for what is not here."""
+    def pieces(self) -> list[Piece]:
+        """Return everything there is to read, in order, cut where the format allows.
+
+        Raises:
+            DataError: the source is missing, empty, or not what the config says.
+        """
         ...
 
-    def documents(self, funnel: Funnel) -> Iterator[Document]:
-        """Read; what cannot become a document is counted in ``funnel`` or an error."""
+    def versions(self) -> list[str]:
+        """Return strings of which one changes whenever a file's content may have changed."""
+        ...
+
+    def documents(self, pieces: Sequence[Piece], account: Account) -> Iterator[Document]:
+        """Read some pieces; what cannot become a document, ``account`` is told.
+
+        Raises:
+            DataError: a file cannot be read at all.
+        """
         ...
 
 
-@dataclass(frozen=True)
-class OpenSource:
-    """A source of the config and its reader."""
-
-    section: SourceBase
-    reader: Reader
-
-
-def open_sources(config: PrepConfig) -> list[OpenSource]:
-    """Find every source's files, so that a missing or empty one is known before anything is read.
+def open_readers(config: PrepConfig) -> list[Reader]:
+    """Return the readers of all sources, each with its files found and checked.
 
     Raises:
-        DataError: a path is missing, or nothing is there to read.
+        DataProblemsError: with every source that is missing, empty, or not what the config says.
     """
-    return [OpenSource(section, _reader(index, config)) for index, section in enumerate(config.sources)]
+    readers = [open_reader(config, index) for index in range(len(config.sources))]
+    problems: list[str] = []
+    for reader in readers:
+        try:
+            reader.pieces()
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataProblemsError(problems)
+    return readers
 
 
-def _reader(index: int, config: PrepConfig) -> Reader:
+def open_reader(config: PrepConfig, index: int) -> Reader:
+    """Return the reader of a source, which looks at no disk yet: a task that knows its pieces need not find them."""
     section = config.sources[index]
     where = f"sources[{index}] '{section.name}'"
-    skip = config.on_bad_encoding == "skip"
     if isinstance(section, FilesSource):
-        return FilesReader(section, where=where, seed=config.seed, skip_bad_encoding=skip)
+        return FilesReader(section, config, where)
     if isinstance(section, JsonLinesSource):
-        return JsonLinesReader(section, where=where, seed=config.seed, skip_bad_encoding=skip)
-    return HuggingFaceReader(section, where=where, skip_bad_encoding=skip)
+        return JsonLinesReader(section, config, where)
+    if isinstance(section, ParquetSource):
+        return ParquetReader(section, config, where)
+    if isinstance(section, WarcSource):
+        return WarcReader(section, config, where)
+    return HuggingFaceReader(section, config, where)

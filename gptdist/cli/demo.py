@@ -50,6 +50,7 @@ def _demo(arguments: argparse.Namespace) -> None:
     launch = ["launch", "local", _config("runs/demo-cpu.yaml"), *arguments.overrides]
     _title("1. Documents into token shards")
     _gptdist("prep", "run", _config("data/demo.yaml"), *arguments.prep)
+    _gptdist("prep", "report", str(DATA))
     _title("2. Train on two ranks, data parallel with ZeRO-1; kill -9 after a checkpoint")
     _train_until_killed(launch)
     _title("3. The same command, now tensor parallel: resumes from the checkpoint")

@@ -20,6 +20,7 @@ def _local(arguments: argparse.Namespace) -> int:
     from gptdist.checkpoint.identity import RunIdentity, check_folder_continues
     from gptdist.config.load import load_config
     from gptdist.config.run import RunConfig
+    from gptdist.data.plan import check_epochs
     from gptdist.data.sources import check_data
     from gptdist.model.hf_config import export_problems
     from launch.local import local_command, run_local
@@ -30,8 +31,10 @@ def _local(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         print(command.shell_line())
         return 0
-    identity = RunIdentity.of(config, *check_data(config))
-    check_folder_continues(config.checkpoints_folder, identity)
+    tokenizer, data = check_data(config)
+    progress = check_folder_continues(config.checkpoints_folder, RunIdentity.of(config, tokenizer, data))
+    done = (progress.step, progress.consumed_samples) if progress else (0, 0)
+    check_epochs(config, data.order, step=done[0], consumed_samples=done[1])
     for problem in export_problems(config.model):
         print(f"gptdist launch: warning: {problem}")
     return run_local(command)

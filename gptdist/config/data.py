@@ -4,6 +4,8 @@ from pathlib import Path
 
 from gptdist.config.section import Section, path_problem
 
+PREPARE = "prepare it with 'gptdist prep run', or change the path"
+
 
 class DataSource(Section):
     """One dataset folder written by ``gptdist prep``, and its share of the training samples."""
@@ -11,13 +13,32 @@ class DataSource(Section):
     path: Path
     """Folder that holds a manifest.json and token shards; relative to the working folder."""
 
-    weight: float = 1.0
-    """Share of the samples, in proportion to the other sources' weights."""
+    weight: float | None = None
+    """Share of the samples, in proportion to the other sources' weights; unset is 1. With ``data.temperature`` the
+    share also follows from the source's size, and this is a factor on it."""
+
+    max_epochs: float | None = None
+    """Most times that the run may read the source from end to end, in whole or in part; unset is no limit. A run that
+    would read it more often is refused before it starts."""
 
     @property
     def name(self) -> str:
         """How logs call the source: the folder's name."""
         return self.path.absolute().name
+
+    @property
+    def relative_weight(self) -> float:
+        """The weight, or what stands for an unset one."""
+        return 1.0 if self.weight is None else self.weight
+
+    def problems(self, where: str) -> list[str]:
+        """Return every value out of its range; ``where`` is the section's place in the config."""
+        bad = []
+        if self.weight is not None and self.weight <= 0.0:
+            bad.append(f"{where}.weight: must be above 0, got {self.weight}; remove the source instead")
+        if self.max_epochs is not None and self.max_epochs <= 0.0:
+            bad.append(f"{where}.max_epochs: must be above 0, got {self.max_epochs}; leave it out for no limit")
+        return bad
 
 
 class DataConfig(Section):
@@ -29,30 +50,39 @@ class DataConfig(Section):
     sources: tuple[DataSource, ...]
     """What is blended, each by its weight."""
 
+    temperature: float | None = None
+    """Unset: shares go by the weights alone. T: they go by weight x (training tokens of the source)^(1/T), so that 1
+    takes every source in proportion to its size, and a larger value takes more of the small ones."""
+
     eval_samples: int = 64
     """Validation samples a source, spread evenly over its validation split; 0 takes all."""
 
     def problems(self) -> list[str]:
         """Return what is wrong with the section itself, without a look at the disk."""
         bad = [] if self.sources else ["data.sources: empty; name at least one dataset folder"]
-        bad += [
-            f"data.sources[{index}].weight: must be above 0, got {source.weight}; remove the source instead"
-            for index, source in enumerate(self.sources)
-            if source.weight <= 0.0
-        ]
+        for index, source in enumerate(self.sources):
+            bad += source.problems(f"data.sources[{index}]")
         names = [source.name for source in self.sources]
         bad += [
             f"data.sources: two folders are called '{name}'; rename one, or list it once with the summed weight"
             for name in sorted({name for name in names if names.count(name) > 1})
         ]
+        if self.temperature is not None and self.temperature < 1.0:
+            bad.append(
+                f"data.temperature: must be at least 1, got {self.temperature}; 1 takes sources by their size, "
+                f"unset by their weight alone"
+            )
         if self.eval_samples < 0:
-            bad.append(f"data.eval_samples: must be at least 0, got {self.eval_samples}")
+            bad.append(f"data.eval_samples: must be at least 0, got {self.eval_samples}; 0 takes all")
         return bad
 
     def path_problems(self) -> list[str]:
         """Return every folder that is not there; looks at the disk."""
-        prepare = "prepare it with 'gptdist prep run', or change the path"
-        bad = path_problem("data.tokenizer", self.tokenizer, kind="folder", advice=prepare)
+        return path_problem("data.tokenizer", self.tokenizer, kind="folder", advice=PREPARE) + self.source_problems()
+
+    def source_problems(self, advice: str = PREPARE) -> list[str]:
+        """Return every source's folder that is not there, with ``advice``; looks at the disk."""
+        bad = []
         for index, source in enumerate(self.sources):
-            bad += path_problem(f"data.sources[{index}].path", source.path, kind="folder", advice=prepare)
+            bad += path_problem(f"data.sources[{index}].path", source.path, kind="folder", advice=advice)
         return bad

@@ -16,6 +16,7 @@ FORMAT_VERSION = 1
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DTYPES = ("uint16", "int32")
+_PACKING_METHODS = ("best_fit",)
 
 
 def is_safe_name(name: object) -> bool:
@@ -30,6 +31,8 @@ class ShardEntry:
     name: str
     tokens: int
     documents: int
+    """Sequences of the index: documents, or the pieces that packing made of them."""
+
     bin_bytes: int
     bin_sha256: str
     idx_sha256: str
@@ -41,6 +44,8 @@ class SplitManifest:
     """The shards of ``train`` or ``validation``, in the order of their token stream."""
 
     documents: int
+    """Sequences of all shards: documents, or the pieces that packing made of them."""
+
     tokens: int
     text_bytes: int
     """UTF-8 bytes of the documents' text; the denominator of bits per byte."""
@@ -70,7 +75,16 @@ class DatasetManifest:
     recipe: str
     """SHA-256 over everything that decides this folder's content; equal means there is nothing to do again."""
 
+    packing: Mapping[str, Any] | None = None
+    """How documents were laid out for one sample length: ``method``, ``seq_length``, and what that saved in each
+    split; None where they follow each other."""
+
     format_version: int = FORMAT_VERSION
+
+    @property
+    def packing_seq_length(self) -> int | None:
+        """The only sample length that suits the layout of documents; None where any does."""
+        return None if self.packing is None else int(self.packing["seq_length"])
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -129,10 +143,19 @@ class DatasetManifest:
             funnel=_field(tree, "funnel", dict),
             config=_field(tree, "config", dict),
             recipe=_field(tree, "recipe", str),
+            packing=_packing(tree.get("packing")),
         )
         if manifest.dtype not in _DTYPES:
             raise _NotOursError(f"dtype '{manifest.dtype}' is not one of {', '.join(_DTYPES)}")
+        manifest._check_packing()
         return manifest
+
+    def _check_packing(self) -> None:
+        length = self.packing_seq_length
+        for split, found in self.splits.items():
+            uneven = [shard.name for shard in found.shards if length is not None and shard.tokens % length]
+            if uneven:
+                raise _NotOursError(f"shard '{uneven[0]}' of split '{split}' is not a whole number of {length} tokens")
 
 
 class _NotOursError(Exception):
@@ -153,6 +176,15 @@ def _count(tree: Any, key: str) -> int:
     if value < 0:
         raise _NotOursError(f"'{key}' is {value}, below 0")
     return int(value)
+
+
+def _packing(tree: Any) -> Mapping[str, Any] | None:
+    if tree is None:
+        return None
+    method, length = _field(tree, "method", str), _count(tree, "seq_length")
+    if method not in _PACKING_METHODS or length < 2:
+        raise _NotOursError(f"packing method '{method}' for {length} tokens is unknown")
+    return dict(tree)
 
 
 def _split(tree: Any, split: str) -> SplitManifest:

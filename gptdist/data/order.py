@@ -51,6 +51,7 @@ class SampleOrder:
                     f"prepare more documents or shorten model.seq_length"
                 )
         self.names = tuple(names)
+        self.tokens = tuple(tokens)
         self.windows = tuple(num_windows(count, seq_length) for count in tokens)
         self.mixture = Mixture(weights, seed, names)
         self._seq_length = seq_length
@@ -66,6 +67,11 @@ class SampleOrder:
         epoch, place = divmod(number, self.windows[source])
         window = self._permutation(source, epoch)[place]
         return SampleAddress(source=source, epoch=epoch, first_token=window * self._seq_length)
+
+    def most_samples(self, limits: Sequence[int | None]) -> int | None:
+        """Return the longest run, in samples, that takes at most ``limits[k]`` of source k; none if nothing limits."""
+        ends = [self.mixture.sample_of(source, limit) for source, limit in enumerate(limits) if limit is not None]
+        return min(ends, default=None)
 
 
 def evaluation_windows(num_tokens: int, seq_length: int, samples: int) -> list[int]:

@@ -1,7 +1,10 @@
-"""Where each document of a shard came from: a Parquet file beside it, one row a document, in the shard's order."""
+"""Where each document of a shard came from: a Parquet file beside it, one row a document, in the shard's order.
+
+Where best-fit packing cut a document, each piece has a row, as it has a sequence in the index.
+"""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,13 +37,24 @@ class Provenance:
     """File, folder or dataset name; ``{stdlib}`` and ``{site-packages}`` stand for those folders."""
 
     record: int
-    """Line of a JSON Lines file (from 1) or row of a dataset (from 0); 0 for a whole file."""
+    """Line of a JSON Lines file (from 1), row of a table or record of a WARC file (from 0); 0 for a whole file."""
 
     url: str | None
     text_bytes: int
+    """UTF-8 bytes of the whole document; 0 for all of its pieces but the first."""
+
     tokens: int
+    """Tokens in the shard: end-of-document included, and the padding behind a piece that ends a training sample."""
+
     text_digest: str
-    """BLAKE2b-128 of the UTF-8 text, hexadecimal."""
+    """BLAKE2b-128 of the UTF-8 text, hexadecimal; of the whole document, before repeated lines were cut."""
+
+    offset: int | None = None
+    """Byte at which the record begins in the file, compressed as it is; unset for a whole file or a row of a table."""
+
+    language: str | None = None
+    piece: int = 0
+    """Which piece of a document that packing cut, from 0."""
 
 
 def provenance_path(folder: Path, shard: str) -> Path:
@@ -55,31 +69,46 @@ class ProvenanceWriter:
         import pyarrow.parquet
 
         self._path = provenance_path(folder, shard)
-        self._rows: list[Provenance] = []
-        self._schema = _schema()
-        self._writer = pyarrow.parquet.ParquetWriter(partial_path(self._path), self._schema, compression="zstd")
+        self._held: list[Any] = []
+        self._num_held = 0
+        self._writer = pyarrow.parquet.ParquetWriter(
+            partial_path(self._path), provenance_schema(), compression="zstd", use_dictionary=["path", "language"]
+        )
 
-    def append(self, rows: Sequence[Provenance]) -> None:
-        """Add documents, in the shard's order."""
-        self._rows += rows
-        if len(self._rows) >= _ROW_GROUP:
-            self._flush()
+    def append(self, rows: Any) -> None:
+        """Add documents, in the shard's order: a pyarrow table of ``provenance_schema``."""
+        self._held.append(rows)
+        self._num_held += rows.num_rows
+        if self._num_held >= _ROW_GROUP:
+            self._write(self._num_held - self._num_held % _ROW_GROUP)
+
+    def append_rows(self, rows: Sequence[Provenance]) -> None:
+        """Add a few documents."""
+        import pyarrow
+
+        self.append(pyarrow.Table.from_pylist([vars(row) for row in rows], schema=provenance_schema()))
 
     def close(self) -> str:
         """Finish the file."""
-        self._flush()
+        self._write(self._num_held)
         self._writer.close()
         publish(self._path)
         with self._path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    def _flush(self) -> None:
+    def discard(self) -> None:
+        """Remove what was written; nothing happens after ``close``."""
+        self._writer.close()
+        partial_path(self._path).unlink(missing_ok=True)
+
+    def _write(self, count: int) -> None:
+        """Write the first ``count`` rows that are held; row groups do not depend on how rows came."""
         import pyarrow
 
-        if self._rows:
-            rows = [vars(row) for row in self._rows]
-            self._writer.write_table(pyarrow.Table.from_pylist(rows, schema=self._schema))
-            self._rows = []
+        if count:
+            held = pyarrow.concat_tables(self._held)
+            self._writer.write_table(held.slice(0, count), row_group_size=_ROW_GROUP)
+            self._held, self._num_held = [held.slice(count)], held.num_rows - count
 
 
 def read_provenance(folder: Path, spans: Sequence[DocumentSpan]) -> list[Provenance]:
@@ -96,13 +125,23 @@ def read_provenance(folder: Path, spans: Sequence[DocumentSpan]) -> list[Provena
     return [found for span in spans if (found := wanted[span.shard][span.document]) is not None]
 
 
+def read_columns(folder: Path, shard: str, names: Sequence[str]) -> Iterator[Any]:
+    """Yield columns of a shard's Parquet file as pyarrow record batches, a row group in memory at a time.
+
+    Raises:
+        DataError: the Parquet file is missing or damaged.
+    """
+    with _open(provenance_path(folder, shard)) as file:
+        yield from file.iter_batches(batch_size=_ROW_GROUP, columns=list(names))
+
+
 def read_digests(folder: Path, shard: str) -> list[str]:
     """Return the text digest of every document of a shard.
 
     Raises:
         DataError: the Parquet file is missing or damaged.
     """
-    return [str(digest) for digest in _open(provenance_path(folder, shard)).read(["text_digest"])[0].to_pylist()]
+    return [str(digest) for batch in read_columns(folder, shard, ["text_digest"]) for digest in batch[0].to_pylist()]
 
 
 def _fill(path: Path, rows: dict[int, Provenance | None]) -> None:
@@ -127,21 +166,25 @@ def _open(path: Path) -> Any:
         file = pyarrow.parquet.ParquetFile(path)
     except (OSError, pyarrow.ArrowInvalid) as error:
         raise DataError(f"{path}: cannot be read ({str(error).splitlines()[0]}); prepare the data again") from None
-    if not file.schema_arrow.equals(_schema()):
+    if not file.schema_arrow.equals(provenance_schema()):
         raise DataError(f"{path}: its columns are not those of a provenance file; prepare the data again")
     return file
 
 
-def _schema() -> Any:
+def provenance_schema() -> Any:
+    """Return the columns of the Parquet file, as a pyarrow schema."""
     import pyarrow
 
     return pyarrow.schema(
         [
             pyarrow.field("path", pyarrow.string(), nullable=False),
             pyarrow.field("record", pyarrow.int64(), nullable=False),
+            pyarrow.field("offset", pyarrow.int64()),
             pyarrow.field("url", pyarrow.string()),
+            pyarrow.field("language", pyarrow.string()),
             pyarrow.field("text_bytes", pyarrow.int64(), nullable=False),
             pyarrow.field("tokens", pyarrow.int64(), nullable=False),
+            pyarrow.field("piece", pyarrow.int64(), nullable=False),
             pyarrow.field("text_digest", pyarrow.string(), nullable=False),
         ]
     )

@@ -3,7 +3,8 @@
 ``.bin``: the tokens of all documents, each document's end-of-document token included; no header.
 ``.idx``, little endian: magic (9 bytes), u64 version, u8 dtype code, u64 sequences S, u64 document borders D, then
 int32[S] tokens of each sequence, int64[S] its byte offset in ``.bin``, int64[D] first sequence of each document.
-One document is one sequence here, so D = S + 1 and the borders are 0 … S.
+One document is one sequence here, so D = S + 1 and the borders are 0 … S. Where best-fit packing cut a document, each
+piece is a sequence.
 
 **Source** of the format: ``megatron.core.datasets.indexed_dataset``.
 """
@@ -33,6 +34,7 @@ CODES: Mapping[np.dtype, int] = MappingProxyType(
 """Token dtypes and their codes; other codes of the format cannot hold token ids sensibly."""
 
 LARGEST_UINT16_VOCAB = 65_535
+_LONGEST_DOCUMENT = 2**31 - 1
 _REBUILD = "prepare the data again"
 
 
@@ -84,8 +86,14 @@ class ShardWriter:
             lengths: how many of ``tokens`` each document has.
 
         Raises:
-            DataError: an id does not fit the dtype, a document is empty, or the lengths do not add up to the tokens.
+            DataError: an id does not fit the dtype, a document is empty or too long, or the lengths do not add up to
+                the tokens.
         """
+        if lengths.size and int(lengths.max()) > _LONGEST_DOCUMENT:
+            raise DataError(
+                f"{self._bin_path}: a document of {int(lengths.max())} tokens, the index holds up to "
+                f"{_LONGEST_DOCUMENT}; split it, or filter it out"
+            )
         if tokens.size and (int(tokens.min()) < 0 or int(tokens.max()) > self._limit):
             raise DataError(
                 f"{self._bin_path}: token ids {int(tokens.min())} … {int(tokens.max())} do not fit {self._dtype.name}; "
@@ -96,7 +104,7 @@ class ShardWriter:
                 f"{self._bin_path}: document lengths add up to {int(lengths.sum())}, there are {tokens.size} tokens, "
                 "and none may be empty; pass the length of every document"
             )
-        content = np.ascontiguousarray(tokens, dtype=self._dtype).tobytes()
+        content = np.ascontiguousarray(tokens, dtype=self._dtype).view(np.uint8).data
         self._file.write(content)
         self._hash.update(content)
         self._lengths.append(lengths.astype(np.int32))
@@ -213,9 +221,10 @@ class TokenShard:
         # A copy: a view would point into the map after its file is closed.
         return np.array(self._tokens[start : start + count], dtype=self.dtype)
 
-    def last_tokens(self) -> np.ndarray:
-        """Return the last token of every document, which has to be end-of-document."""
-        return np.array(self._tokens[self.document_offsets[1:] - 1])
+    def last_tokens(self, begin: int = 0, end: int | None = None) -> np.ndarray:
+        """Return the last token of documents ``begin`` … ``end`` - 1: end-of-document, or the document was cut here."""
+        first = self.byte_offsets[begin:end] // self.dtype.itemsize
+        return np.array(self._tokens[first + self.lengths[begin:end] - 1])
 
     def document_at(self, token: int) -> int:
         """Return the document that holds ``token``, by bisection of the map: nothing else is read."""

@@ -1,17 +1,78 @@
 """The data that a run names, opened and checked; no torch, so that a launcher can look before any rank starts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from gptdist.config.run import RunConfig
 from gptdist.data.dataset import TokenDataset
-from gptdist.data.order import SampleOrder, evaluation_windows
+from gptdist.data.manifest import DatasetManifest
+from gptdist.data.mixture import weights_by_size
+from gptdist.data.order import SampleAddress, SampleOrder, evaluation_windows
+from gptdist.data.provenance import DocumentSpan
 from gptdist.errors import ConfigError, DataError
 from gptdist.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 TRAIN_SPLIT = "train"
 VALIDATION_SPLIT = "validation"
+
+
+def mixture_weights(config: RunConfig, tokens: Sequence[int]) -> list[float]:
+    """Return the weights of a run's sources, whose training splits have so many ``tokens``."""
+    weights = [source.relative_weight for source in config.data.sources]
+    return weights_by_size(weights, tokens, config.data.temperature)
+
+
+def sample_order(config: RunConfig, tokens: Sequence[int]) -> SampleOrder:
+    """Return the order of a run's samples from the number of training ``tokens`` of each source.
+
+    Raises:
+        DataError: a source is shorter than a sample, or its share is below the mixture's resolution.
+    """
+    return SampleOrder(
+        names=[source.name for source in config.data.sources],
+        tokens=tokens,
+        weights=mixture_weights(config, tokens),
+        seq_length=config.model.seq_length,
+        seed=config.seed,
+    )
+
+
+def training_tokens(config: RunConfig) -> list[int]:
+    """Return the tokens of each source's training split, from the manifests alone; no shard is looked at.
+
+    Raises:
+        DataError: a folder is no finished dataset, has no training split, or is packed for another sequence length.
+    """
+    tokens = []
+    for source in config.data.sources:
+        manifest = DatasetManifest.read(source.path)
+        check_packing(source.path, manifest, config.model.seq_length)
+        splits = manifest.splits
+        if TRAIN_SPLIT not in splits:
+            raise DataError(
+                f"{source.path}: has no split '{TRAIN_SPLIT}', only {', '.join(sorted(splits))}; "
+                "prepare more documents, or lower its validation_fraction"
+            )
+        tokens.append(splits[TRAIN_SPLIT].tokens)
+    return tokens
+
+
+def check_packing(folder: Path, manifest: DatasetManifest, seq_length: int) -> None:
+    """Refuse a dataset whose documents were packed for samples of another length than ``seq_length``.
+
+    Raises:
+        DataError: it names both lengths.
+    """
+    packed_for = manifest.packing_seq_length
+    if packed_for not in (None, seq_length):
+        raise DataError(
+            f"{folder}: packed for samples of {packed_for} tokens, model.seq_length is {seq_length}: samples would cut "
+            f"documents anywhere; set model.seq_length to {packed_for}, or prepare the data with "
+            f"packing.seq_length {seq_length}"
+        )
 
 
 class TrainingData:
@@ -21,17 +82,19 @@ class TrainingData:
         """Open the training splits that ``config.data`` names.
 
         Raises:
-            DataError: a folder, shard or split is missing or damaged, or shorter than a sample.
+            DataError: a folder, shard or split is missing or damaged, shorter than a sample, or packed for another
+                sequence length.
         """
         self.datasets = [TokenDataset(source.path, TRAIN_SPLIT) for source in config.data.sources]
-        self.order = SampleOrder(
-            names=[source.name for source in config.data.sources],
-            tokens=[dataset.num_tokens for dataset in self.datasets],
-            weights=[source.weight for source in config.data.sources],
-            seq_length=config.model.seq_length,
-            seed=config.seed,
-        )
+        for dataset in self.datasets:
+            check_packing(dataset.folder, dataset.manifest, config.model.seq_length)
+        self.order = sample_order(config, [dataset.num_tokens for dataset in self.datasets])
         self._seq_length = config.model.seq_length
+
+    @property
+    def row_tokens(self) -> int:
+        """Tokens of a row: ``seq_length`` inputs, and the one that the last of them is to predict."""
+        return self._seq_length + 1
 
     def fingerprints(self) -> dict[str, str]:
         """Return what each source's content is known by; equal only if every sample is equal."""
@@ -44,8 +107,12 @@ class TrainingData:
         rows = []
         for sample in range(first_sample, first_sample + count):
             address = self.order.address(sample)
-            rows.append(self.datasets[address.source].read(address.first_token, self._seq_length + 1))
+            rows.append(self.datasets[address.source].read(address.first_token, self.row_tokens))
         return rows
+
+    def documents_of(self, address: SampleAddress) -> list[DocumentSpan]:
+        """Return the documents that have a token in the sample at ``address``."""
+        return self.datasets[address.source].documents_in(address.first_token, self.row_tokens)
 
 
 @dataclass(frozen=True)
@@ -71,9 +138,9 @@ def validation_sources(config: RunConfig) -> list[ValidationSource]:
     Raises:
         DataError: a source has no validation split, or one shorter than a sample.
     """
-    total = sum(source.weight for source in config.data.sources)
+    weights = mixture_weights(config, training_tokens(config))
     found = []
-    for source in config.data.sources:
+    for source, weight in zip(config.data.sources, weights, strict=True):
         dataset = TokenDataset(source.path, VALIDATION_SPLIT)
         firsts = evaluation_windows(dataset.num_tokens, config.model.seq_length, config.data.eval_samples)
         if not firsts:
@@ -82,7 +149,7 @@ def validation_sources(config: RunConfig) -> list[ValidationSource]:
                 f"{config.model.seq_length} + 1; prepare it with a larger validation_fraction"
             )
         found.append(
-            ValidationSource(source.name, source.weight / total, dataset, tuple(firsts), config.model.seq_length)
+            ValidationSource(source.name, weight / sum(weights), dataset, tuple(firsts), config.model.seq_length)
         )
     return found
 

@@ -2,18 +2,23 @@
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gptdist.errors import TokenizerError
+from gptdist.tokenizer.arrow import encode_arrow_by
+from gptdist.tokenizer.fast_bpe import FastBpe, open_fast
 from gptdist.tokenizer.folder import TokenizerRecord, checked_ids, sha256_of
 
 FILE_NAME = "tokenizer.json"
 SPACE_MARK = "\u2581"
 _DECIDING_PARTS = ("normalizer", "pre_tokenizer", "model", "added_tokens")
 """The parts of the file that decide ids; post-processor, padding and truncation are never applied here."""
+_FEW_CHARACTERS = 1 << 16
+"""Less text than this is encoded by the ``tokenizers`` library: starting the fast engine costs more."""
 
 
 class BpeTokenizer:
@@ -38,6 +43,7 @@ class BpeTokenizer:
         from tokenizers import Tokenizer
 
         self._text = text
+        self._origin = origin
         self._tree = parse(text, origin)
         self._byte_level = _check_covers_bytes(self._tree, origin)
         try:
@@ -56,14 +62,35 @@ class BpeTokenizer:
                 f"{origin}: has no token '{eod_token}' to end documents; name one that it has as eod_token"
             )
         self.eod_id = int(eod_id)
+        unknown = self._tree["model"].get("unk_token")
+        self.unknown_id: int | None = None if unknown is None else self._tokenizer.token_to_id(unknown)
         # Ids may have holes, so their number is not the size: embeddings and dtypes follow the largest.
         self.vocab_size = max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
         self.fingerprint = sha256_of(b"tokenizer.json", str(self.eod_id).encode(), _canonical(self._tree))
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Return int32 ids of each text, on all cores; nothing is added before or after."""
+        """Return int32 ids of each text; nothing is added before or after."""
+        if sum(map(len, texts)) < _FEW_CHARACTERS or self._fast is None:
+            return self.encode_by_reference(texts)
+        import pyarrow
+
+        ids, lengths = self._fast.encode(pyarrow.array(texts, pyarrow.large_string()))
+        return np.split(ids, np.cumsum(lengths[:-1])) if lengths.size else []
+
+    def encode_arrow(self, texts: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return int32 ids of all texts, flat, and the int64 number of each; on the calling thread."""
+        if self._fast is None:
+            return encode_arrow_by(self.encode_by_reference, texts)
+        return self._fast.encode(texts)
+
+    def encode_by_reference(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Return what ``encode_batch`` does, by the ``tokenizers`` library, whose ids are right by definition."""
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.asarray(encoding.ids, dtype=np.int32) for encoding in encodings]
+
+    @cached_property
+    def _fast(self) -> FastBpe | None:
+        return open_fast(self._tree, self.encode_by_reference, self._origin)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text; end-of-document is dropped."""

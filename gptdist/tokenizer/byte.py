@@ -3,9 +3,11 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from gptdist.tokenizer.arrow import text_arrays
 from gptdist.tokenizer.folder import END_OF_DOCUMENT, TokenizerRecord, checked_ids, sha256_of
 
 NUM_BYTES = 256
@@ -18,11 +20,21 @@ class ByteTokenizer:
     vocab_size = NUM_BYTES + 1
     eod_id = NUM_BYTES
     eod_token = END_OF_DOCUMENT
+    unknown_id: int | None = None
     fingerprint = sha256_of(b"gptdist byte tokenizer", b"1")
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Return the bytes of each text as int32 ids."""
         return [np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int32) for text in texts]
+
+    def encode_arrow(self, texts: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return the bytes of all texts as int32 ids, flat, and the int64 number of each."""
+        borders, characters = text_arrays(texts)
+        return characters[borders[0] : borders[-1]].astype(np.int32), np.diff(borders)
+
+    def encode_by_reference(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Return what ``encode_batch`` does; there is one way only."""
+        return self.encode_batch(texts)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text; end-of-document is dropped, bytes that are not UTF-8 become U+FFFD."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gptdist.errors import TokenizerError
+from gptdist.tokenizer.arrow import encode_arrow_by
 from gptdist.tokenizer.folder import TokenizerRecord, checked_ids, sha256_of
 from gptdist.tokenizer.sentencepiece_export import check_same_ids, to_tokenizers_json
 from gptdist.tokenizer.sentencepiece_proto import NEWLINE, SPACE_MARK, newline_piece, parse_model
@@ -43,6 +44,7 @@ class SentencePieceTokenizer:
         self.eod_token = eod_token
         self.vocab_size = int(self._processor.vocab_size())
         self.eod_id = int(self._processor.piece_to_id(eod_token))
+        self.unknown_id: int | None = int(self._processor.unk_id())
         if self._processor.id_to_piece(self.eod_id) != eod_token:
             raise TokenizerError(
                 f"{origin}: has no piece '{eod_token}' to end documents; name one that it has as eod_token"
@@ -53,16 +55,27 @@ class SentencePieceTokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Return int32 ids of each text, on all cores; nothing is added before or after."""
+        return self._encode(texts, num_threads=-1)
+
+    def encode_arrow(self, texts: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return int32 ids of all texts, flat, and the int64 number of each; on the calling thread."""
+        return encode_arrow_by(self.encode_by_reference, texts)
+
+    def encode_by_reference(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Return what ``encode_batch`` does, on the calling thread."""
+        return self._encode(texts, num_threads=1)
+
+    def _encode(self, texts: Sequence[str], num_threads: int) -> list[np.ndarray]:
         if self._newline_id is None:
-            encoded = self._processor.encode(list(texts), num_threads=-1)
+            encoded = self._processor.encode(list(texts), num_threads=num_threads)
             return [np.asarray(ids, dtype=np.int32) for ids in encoded]
         lines: list[str] = []
         ends: list[int] = []
         for text in texts:
             lines += text.split(NEWLINE)
             ends.append(len(lines))
-        encoded = self._processor.encode(lines, num_threads=-1)
-        starts = [0, *ends[:-1]]
+        encoded = self._processor.encode(lines, num_threads=num_threads)
+        starts = [0, *ends][:-1]
         return [_joined(encoded[start:end], self._newline_id) for start, end in zip(starts, ends, strict=True)]
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -43,12 +43,29 @@ class Tokenizer(Protocol):
         ...
 
     @property
+    def unknown_id(self) -> int | None:
+        """The id that stands for text without ids of its own; None where there is no such id."""
+        ...
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 over what decides the ids; equal only if all ids are equal."""
         ...
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Return int32 ids of each text, without end-of-document; text that spells a special token is text."""
+        ...
+
+    def encode_arrow(self, texts: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return int32 ids of all texts, flat, and the int64 number of ids of each: ``encode_batch`` for much text.
+
+        Args:
+            texts: a pyarrow ``LargeStringArray`` without nulls; it is not copied where the engine can read it.
+        """
+        ...
+
+    def encode_by_reference(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Return what ``encode_batch`` has to return, by the slowest and surest way there is."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -19,6 +19,8 @@ from gptdist.checkpoint.identity import RunIdentity, changes, check_continues
 from gptdist.checkpoint.load import load_run
 from gptdist.checkpoint.read import CheckpointReader
 from gptdist.config.run import RunConfig
+from gptdist.data.attempts import START, start_facts
+from gptdist.data.plan import DataPlan, check_epochs
 from gptdist.data.sources import TrainingData, check_tokenizer, validation_sources
 from gptdist.device.device import Device, choose_device, peak_flops
 from gptdist.errors import CheckpointError, ConfigError, GptDistError, TrainingError
@@ -53,7 +55,7 @@ def build(config: RunConfig, mesh: Mesh, device: Device, stop_signal: StopSignal
     """Build everything and restore the newest whole checkpoint of the run's folder. Collective: every rank calls it.
 
     Raises:
-        GptDistError: data, tokenizer or checkpoint do not fit, on every rank.
+        GptDistError: data, tokenizer or checkpoint do not fit, or a source would be read too often, on every rank.
     """
     tokenizer = check_tokenizer(config)
     data = TrainingData(config)
@@ -68,7 +70,11 @@ def build(config: RunConfig, mesh: Mesh, device: Device, stop_signal: StopSignal
     fragments = OptimizerFragments(engine.optimizer, locals_)
     peak = peak_flops(device)
     ledger = Ledger(config.folder) if mesh.is_lead else None
-    state = restore(config, fragments, identity, mesh, ledger)
+    state = restore(config, fragments, identity, mesh)
+    plan = check_epochs(config, data.order, step=state.step, consumed_samples=state.consumed_samples)
+    if ledger is not None:
+        _record_start(ledger, identity, mesh, state, plan)
+    logger.info("data: %s", plan.summary())
     logger.info(
         "%s: %s parameters, %s, ZeRO %d, %s on %s; %s",
         config.name,
@@ -127,9 +133,7 @@ def _partitioned_construction(config: RunConfig, mesh: Mesh, device: Device) -> 
     )
 
 
-def restore(
-    config: RunConfig, fragments: OptimizerFragments, identity: RunIdentity, mesh: Mesh, ledger: Ledger | None
-) -> TrainState:
+def restore(config: RunConfig, fragments: OptimizerFragments, identity: RunIdentity, mesh: Mesh) -> TrainState:
     """Put the newest whole checkpoint in, if there is one, and return where the run stands.
 
     Rank 0 decides which one, for all. Collective: every rank calls it.
@@ -148,8 +152,6 @@ def restore(
         raise CheckpointError(problem)
     chosen = broadcast_text(None if folder is None else str(folder))
     if chosen is None:
-        if ledger is not None:
-            ledger.write("start", step=0, layout=str(mesh.layout))
         return TrainState()
     reader = CheckpointReader(Path(chosen))
     try:
@@ -159,8 +161,7 @@ def restore(
     if max_over_ranks(len(problem)):
         raise CheckpointError(problem or f"{chosen}: another rank could not read it, see its message")
     progress = reader.manifest.progress
-    if ledger is not None:
-        ledger.write("start", step=progress.step, layout=str(mesh.layout))
+    if mesh.is_lead:
         logger.info("resumed %s (step %d, %d samples)", chosen, progress.step, progress.consumed_samples)
     return TrainState(
         step=progress.step,
@@ -168,6 +169,19 @@ def restore(
         loss=progress.loss,
         validation_loss=progress.validation_loss,
     )
+
+
+def _record_start(ledger: Ledger, identity: RunIdentity, mesh: Mesh, state: TrainState, plan: DataPlan) -> None:
+    """Note what ``gptdist data trace`` needs to find the samples of a step again."""
+    facts = start_facts(
+        identity.config,
+        identity.data_fingerprints,
+        step=state.step,
+        consumed_samples=state.consumed_samples,
+        layout=mesh.layout,
+        shares={source.name: source.share for source in plan.sources},
+    )
+    ledger.write(START, **facts)
 
 
 def _choose(config: RunConfig, identity: RunIdentity) -> Path | None:

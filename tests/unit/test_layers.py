@@ -97,11 +97,15 @@ def test_sizes_stay_readable() -> None:
 @pytest.mark.parametrize(
     "module",
     [
+        "data_prep.executors.choose",
         "data_prep.pipeline",
         "gptdist.checkpoint.find",
         "gptdist.config.load",
         "gptdist.config.run",
+        "gptdist.data.attempts",
+        "gptdist.data.plan",
         "gptdist.data.sources",
+        "gptdist.data.trace",
         "gptdist.mesh.layout",
         "gptdist.model.arithmetic",
         "gptdist.telemetry.ledger",

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from gptdist.config.load import load_config
-from gptdist.config.prep import LEAST_VOCAB_SIZES, PrepConfig
+from gptdist.config.prep import PrepConfig
+from gptdist.config.prep_tokenizer import LEAST_VOCAB_SIZES
 from gptdist.errors import ConfigError
 from gptdist.tokenizer.training import MIN_BPE_VOCAB_SIZE, MIN_SENTENCEPIECE_VOCAB_SIZE
 
@@ -100,8 +101,8 @@ def test_all_problems_come_at_once() -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ({"name": "a"}, r"sources\[0\]: kind must be files, jsonl or huggingface"),
-        ({"name": "a", "kind": "fils"}, r"sources\[0\]: kind must be files, jsonl or huggingface"),
+        ({"name": "a"}, r"sources\[0\]: kind must be files, jsonl, parquet, warc or huggingface"),
+        ({"name": "a", "kind": "fils"}, r"sources\[0\]: kind must be files, jsonl, parquet, warc or huggingface"),
         ({**FILES, "pahts": ["x"]}, r"sources\[0\]\.pahts: unknown key; did you mean 'paths'\?"),
         ({"name": "a", "kind": "jsonl"}, r"sources\[0\]\.paths: missing; set it"),
     ],

@@ -48,6 +48,9 @@ def test_defaults_are_filled_in_and_frozen(tmp_path: Path) -> None:
     assert config.optimizer.lr == 6e-4, "YAML 1.2 reads 6e-4 as a number"
     assert config.batch.micro_batch_size == 4
     assert config.checkpoints_folder == Path("runs/test/checkpoints")
+    source = config.data.sources[0]
+    assert (source.weight, source.relative_weight, source.max_epochs) == (None, 1.0, None)
+    assert config.data.temperature is None
     assert RunConfig.from_tree(config.tree()) == config
     with pytest.raises(ValueError, match="frozen"):
         config.seed = 3
@@ -90,8 +93,17 @@ def test_defaults_are_filled_in_and_frozen(tmp_path: Path) -> None:
         (["launch.ranks_per_node=0"], "launch.ranks_per_node: must be at least 1, got 0"),
         (["data.sources=[]"], "data.sources: empty; name at least one dataset folder"),
         (["data.sources=[{path: a, weight: 0}]"], "data.sources[0].weight: must be above 0, got 0.0"),
+        (
+            ["data.sources=[{path: a, weight: -2}]"],
+            "data.sources[0].weight: must be above 0, got -2.0; remove",
+        ),
+        (
+            ["data.sources=[{path: a}, {path: b, max_epochs: 0}]"],
+            "data.sources[1].max_epochs: must be above 0, got 0.0; leave it out for no limit",
+        ),
+        (["data.temperature=0.5"], "data.temperature: must be at least 1, got 0.5; 1 takes sources by their size"),
         (["data.sources=[{path: a/x}, {path: b/x}]"], "data.sources: two folders are called 'x'"),
-        (["data.eval_samples=-1"], "data.eval_samples: must be at least 0, got -1"),
+        (["data.eval_samples=-1"], "data.eval_samples: must be at least 0, got -1; 0 takes all"),
         (["seed=-1"], "seed: must be from 0 to 2^63 - 1, got -1"),
         (["name=a/b"], "name: must be letters, digits, '_', '-' and '.', got 'a/b'; rename it"),
         (["name=.."], "name: must be letters, digits, '_', '-' and '.', got '..'; rename it"),

@@ -27,7 +27,7 @@ def write_dataset(folder: Path, shards: list[list[list[int]]], split: str = "tra
         name = f"{split}-{number:05d}"
         written = write_shard(folder, name, documents)
         provenance = ProvenanceWriter(folder, name)
-        provenance.append(
+        provenance.append_rows(
             [Provenance(f"{number}/{d}", 0, None, 10, len(ids), f"{d:032x}") for d, ids in enumerate(documents)]
         )
         entries.append(ShardEntry(name=name, provenance_sha256=provenance.close(), **vars(written)))

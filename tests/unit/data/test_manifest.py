@@ -95,3 +95,28 @@ def test_the_fingerprint_follows_content_and_nothing_else(tmp_path: Path) -> Non
 def test_plain_names() -> None:
     assert is_safe_name("train-00000")
     assert not any(map(is_safe_name, ("", ".", "..", "a/b", "a\\b", "-", "a b", 3, None)))
+
+
+def test_a_dataset_without_packing_takes_any_sample_length(tmp_path: Path) -> None:
+    manifest = write_dataset(tmp_path, SHARDS)
+    assert manifest.packing_seq_length is None
+    change(tmp_path, "packing", value=None)
+    assert DatasetManifest.read(tmp_path) == manifest
+    tree = json.loads((tmp_path / "manifest.json").read_text())
+    del tree["packing"]
+    (tmp_path / "manifest.json").write_text(json.dumps(tree))
+    assert DatasetManifest.read(tmp_path) == manifest, "manifests from before packing"
+
+
+def test_a_packed_dataset_says_for_which_length(tmp_path: Path) -> None:
+    write_dataset(tmp_path, [[[1, 2, 3, 9], [4, 9, 9, 9]]])
+    packing = {"method": "best_fit", "seq_length": 4}
+    change(tmp_path, "packing", value=packing)
+    manifest = DatasetManifest.read(tmp_path)
+    assert (manifest.packing, manifest.packing_seq_length) == (packing, 4)
+    change(tmp_path, "packing", value={**packing, "seq_length": 3})
+    with pytest.raises(DataError, match=r"shard 'train-00000' of split 'train' is not a whole number of 3 tokens"):
+        DatasetManifest.read(tmp_path)
+    change(tmp_path, "packing", value={**packing, "method": "first_fit"})
+    with pytest.raises(DataError, match="packing method 'first_fit' for 4 tokens is unknown"):
+        DatasetManifest.read(tmp_path)

@@ -2,6 +2,7 @@
 
 import warnings
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from tests.unit.data.made_shards import write_shard
 torch = pytest.importorskip("torch")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
+    from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
     from megatron.core.datasets.indexed_dataset import IndexedDataset, IndexedDatasetBuilder
+    from megatron.core.datasets.utils import Split
 
 
 def make_documents(vocab_size: int) -> list[list[int]]:
@@ -51,3 +54,56 @@ def test_we_read_what_megatron_wrote(tmp_path: Path) -> None:
     builder.finalize(str(tmp_path / "a.idx"))
     shard = TokenShard(tmp_path / "a")
     assert shard.read(0, shard.num_tokens).tolist() == [token for document in documents for token in document]
+
+
+class EndOnly:
+    """What a ``GPTDataset`` asks of a tokenizer."""
+
+    eod = pad = 256
+    vocab_size = 257
+    unique_identifiers: ClassVar[dict[str, str]] = {"class": "EndOnly"}
+
+
+def gpt_dataset(stem: Path, cache: Path, seq_length: int) -> GPTDataset:
+    """Return one epoch of a shard. The cache's key has the path, not the content: a fresh one each time."""
+    config = GPTDatasetConfig(
+        random_seed=1,
+        sequence_length=seq_length,
+        blend=([str(stem)], None),
+        split="1,0,0",
+        path_to_cache=str(cache),
+        num_dataset_builder_threads=1,
+        tokenizer=EndOnly(),
+        reset_position_ids=False,
+        reset_attention_mask=False,
+        eod_mask_loss=False,
+        create_attention_mask=False,
+    )
+    indexed = GPTDataset.build_low_level_dataset(str(stem), config)
+    numbers = np.arange(len(indexed), dtype=np.int32)
+    return GPTDataset(indexed, str(stem), numbers, None, Split.train, config)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int32"])
+def test_gpt_dataset_trains_on_what_we_wrote(dtype: str, tmp_path: Path) -> None:
+    random = np.random.default_rng(4)
+    documents = [[*random.integers(0, 256, size=size).tolist(), 256] for size in (30, 5, 64, 1, 120, 12, 47)]
+    write_shard(tmp_path, "a", documents, dtype)
+    dataset = gpt_dataset(tmp_path / "a", tmp_path / "cache", 16)
+    order = dataset.document_index.tolist()
+    assert sorted(order) == list(range(len(documents)))
+    stream = [token for number in order for token in documents[number]]
+    windows = [stream[begin : begin + 17] for begin in range(0, len(stream) - 16, 16)]
+    assert len(dataset) == len(windows)
+    for sample, window in enumerate(dataset.shuffle_index.tolist()):
+        assert dataset[sample]["tokens"].tolist() == windows[window][:-1]
+        assert dataset[sample]["labels"].tolist() == windows[window][1:]
+
+
+def test_both_read_packed_pieces(tmp_path: Path) -> None:
+    """A document that packing cut is two sequences: the first has no end, and padding lies behind the last."""
+    pieces = [[1, 2, 3, 4, 5, 6, 7, 8], [9, 10, 256, 256, 256, 256, 256, 256], [11, 12, 13, 256], [14, 256, 256, 256]]
+    write_shard(tmp_path, "a", pieces)
+    dataset = IndexedDataset(str(tmp_path / "a"))
+    assert [dataset[i].tolist() for i in range(len(dataset))] == pieces
+    assert len(gpt_dataset(tmp_path / "a", tmp_path / "cache", 4)) == (24 - 1) // 4

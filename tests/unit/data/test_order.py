@@ -63,7 +63,7 @@ def test_mixture_numbers_each_source_without_gaps() -> None:
 
 
 def test_too_light_a_source_is_refused() -> None:
-    with pytest.raises(DataError, match="weight 1e-06 of 'light' is less than 1/10000"):
+    with pytest.raises(DataError, match=r"'light' has a share of 1e-06, less than 1/10000 of .*; raise its weight"):
         Mixture([1.0, 1e-6], seed=0, names=["heavy", "light"])
 
 
@@ -91,6 +91,17 @@ def test_a_small_source_in_a_mixture_is_used_up_before_it_repeats() -> None:
         part = of_b[epoch * windows : (epoch + 1) * windows]
         assert {e for e, _ in part} == {epoch}
         assert len(set(part)) == windows
+
+
+def test_the_longest_run_within_limits_is_exact() -> None:
+    order = _order()
+    seen = [order.address(i).source for i in range(500)]
+    for limits in ((40, None), (None, 31), (40, 31), (0, 31)):
+        most = order.most_samples(limits)
+        assert most is not None
+        assert all(limit is None or seen[:most].count(k) <= limit for k, limit in enumerate(limits))
+        assert any(limit is not None and seen[: most + 1].count(k) > limit for k, limit in enumerate(limits))
+    assert order.most_samples((None, None)) is None
 
 
 def test_order_does_not_depend_on_history_and_does_on_the_seed() -> None:

@@ -128,3 +128,20 @@ def test_opening_does_not_read_the_tokens(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(TokenShard, "_tokens", property(refuse))
     monkeypatch.setattr(TokenShard, "document_offsets", property(refuse))
     assert TokenShard(tmp_path / "a").num_tokens == 10
+
+
+@pytest.mark.parametrize("identifier", [-1, 65_536, 70_000])
+def test_an_id_that_would_wrap_is_refused(identifier: int, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"token ids .*{abs(identifier)} .*do not fit uint16; the tokenizer gives ids"):
+        write_shard(tmp_path, "a", [[1, identifier]])
+
+
+def test_a_document_that_the_index_cannot_hold_is_refused(tmp_path: Path) -> None:
+    message = "a document of 2147483648 tokens, the index holds up to 2147483647; split it"
+    with ShardWriter(tmp_path, "a", np.dtype(np.uint16)) as writer, pytest.raises(DataError, match=message):
+        writer.append(np.zeros(1, np.uint16), np.array([2**31]))
+
+
+def test_the_ends_of_some_documents(tmp_path: Path) -> None:
+    write_shard(tmp_path, "a", DOCUMENTS)
+    assert TokenShard(tmp_path / "a").last_tokens(1, 3).tolist() == [4, 6]

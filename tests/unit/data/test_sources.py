@@ -1,16 +1,27 @@
 """A run's data is checked before any rank starts."""
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from gptdist.data.batches import Batch
-from gptdist.data.sources import TrainingData, check_data, check_tokenizer, validation_sources
+from gptdist.data.sources import (
+    TrainingData,
+    check_data,
+    check_tokenizer,
+    sample_order,
+    training_tokens,
+    validation_sources,
+)
 from gptdist.errors import ConfigError, DataError
 from gptdist.tokenizer.training import train_bpe
 from tests.support.datasets import GPT2, make_documents, make_run_config, write_dataset
+from tests.unit.data.made_shards import EOD
+from tests.unit.data.made_shards import write_dataset as write_known_dataset
 
 
 def test_rows_are_the_tokens_that_the_order_says(tmp_path: Path) -> None:
@@ -21,6 +32,58 @@ def test_rows_are_the_tokens_that_the_order_says(tmp_path: Path) -> None:
         whole = data.datasets[address.source].read(0, data.datasets[address.source].num_tokens)
         row = data.rows(sample, 1)[0]
         assert np.array_equal(row, whole[address.first_token : address.first_token + 33])
+
+
+def test_shares_follow_sizes_where_a_temperature_is_set(tmp_path: Path) -> None:
+    sources = [{"path": str(tmp_path / "data" / name)} for name in ("prose", "code")]
+    write_dataset(tmp_path / "data" / "prose", documents=900)
+    config = make_run_config(tmp_path, data={"sources": sources, "temperature": 2.0})
+    data = TrainingData(config)
+    prose, code = (dataset.num_tokens for dataset in data.datasets)
+    assert prose > 2.5 * code
+    assert data.order.tokens == tuple(training_tokens(config)) == (prose, code)
+    expected = prose**0.5 / (prose**0.5 + code**0.5)
+    assert data.order.mixture.shares[0] == pytest.approx(expected, abs=1e-4)
+    assert [source.weight for source in validation_sources(config)] == pytest.approx([expected, 1 - expected])
+
+
+def test_without_a_temperature_unset_weights_are_equal(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "data" / "prose", documents=900)
+    sources = [{"path": str(tmp_path / "data" / "prose")}, {"path": str(tmp_path / "data" / "code"), "weight": 3}]
+    config = make_run_config(tmp_path, data={"sources": sources})
+    assert TrainingData(config).order.mixture.shares == (0.25, 0.75)
+    assert [source.weight for source in validation_sources(config)] == [0.25, 0.75]
+
+
+def test_the_order_from_manifests_alone_is_that_of_the_opened_data(tmp_path: Path) -> None:
+    config = make_run_config(tmp_path)
+    order, data = sample_order(config, training_tokens(config)), TrainingData(config)
+    assert [order.address(i) for i in range(100)] == [data.order.address(i) for i in range(100)]
+
+
+def test_a_folder_without_a_training_split(tmp_path: Path) -> None:
+    config = make_run_config(tmp_path)
+    path = tmp_path / "data" / "code" / "manifest.json"
+    tree = json.loads(path.read_text())
+    del tree["splits"]["train"]
+    path.write_text(json.dumps(tree))
+    with pytest.raises(DataError, match=r"code: has no split 'train', only validation; prepare more documents"):
+        training_tokens(config)
+
+
+def test_data_packed_for_another_length_is_refused(tmp_path: Path) -> None:
+    manifest = write_known_dataset(tmp_path / "packed", [[[*range(8), EOD] + 7 * [EOD]] * 20])
+    replace(manifest, packing={"method": "best_fit", "seq_length": 16}).write(tmp_path / "packed")
+    sources = {"sources": [{"path": str(tmp_path / "packed")}]}
+    fitting = make_run_config(tmp_path, data=sources, model=GPT2 | {"seq_length": 16})
+    assert TrainingData(fitting).order.tokens == tuple(training_tokens(fitting)) == (320,)
+    other = make_run_config(tmp_path, data=sources)
+    for opened in (TrainingData, training_tokens):
+        with pytest.raises(
+            DataError,
+            match=r"packed: packed for samples of 16 tokens, model.seq_length is 32: .*; set model.seq_length to 16",
+        ):
+            opened(other)
 
 
 def test_labels_are_the_next_tokens(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gptdist.data.provenance import ProvenanceWriter
+from gptdist.data.provenance import Provenance, ProvenanceWriter
 from gptdist.data.verify import verify_dataset
 from gptdist.errors import DataError
 from tests.unit.data.made_shards import SHARDS, write_dataset, write_shard
@@ -81,11 +81,11 @@ def test_hashes_that_agree_do_not_hide_tokens(folder: Path) -> None:
     write_shard(folder, "train-00001", [[4, 5, 6, 70, 9]])
     rehash(folder, 1)
     (problem,) = verify_dataset(folder)
-    assert "token id 70 near token 0, the vocabulary has 10" in problem
+    assert "token id 70 at token 3, the vocabulary has 10" in problem
     write_shard(folder, "train-00001", [[4, 5, 6, 9, 7]])
     rehash(folder, 1)
     (problem,) = verify_dataset(folder)
-    assert "1 documents do not end with id 9, the first is document 0" in problem
+    assert "document 0 does not end with id 9" in problem
 
 
 def test_hashes_that_agree_do_not_hide_missing_rows(folder: Path) -> None:
@@ -98,3 +98,65 @@ def test_hashes_that_agree_do_not_hide_missing_rows(folder: Path) -> None:
 def test_without_a_manifest_there_is_nothing_to_compare(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no finished dataset"):
         verify_dataset(tmp_path)
+
+
+def test_files_that_nobody_named(folder: Path) -> None:
+    (folder / "train-00007.bin").write_bytes(b"x")
+    (folder / "cache").mkdir()
+    problems = verify_dataset(folder)
+    assert problems == [
+        f"{folder / name}: the manifest does not name it; remove it, or move it out of the dataset"
+        for name in ("cache", "train-00007.bin")
+    ]
+
+
+def edit(folder: Path, **changes: object) -> None:
+    path = folder / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_a_manifest_that_contradicts_itself(folder: Path) -> None:
+    tree = json.loads((folder / "manifest.json").read_text())
+    edit(folder, splits={**tree["splits"], "validation": tree["splits"]["train"]})
+    assert f"{folder / 'manifest.json'}: names shard 'train-00000' twice; restore it" in verify_dataset(folder)[0]
+    edit(folder, splits=tree["splits"], eod_id=10)
+    assert "manifest.json: eod_id 10 is not below vocab_size 10" in verify_dataset(folder)[0]
+
+
+def test_text_bytes_that_do_not_add_up(folder: Path) -> None:
+    tree = json.loads((folder / "manifest.json").read_text())
+    tree["splits"]["train"]["text_bytes"] += 1
+    edit(folder, splits=tree["splits"])
+    (problem,) = verify_dataset(folder)
+    assert "manifest.json: split 'train' has 61 bytes of text, its documents have 60" in problem
+
+
+def test_hashes_that_agree_do_not_hide_rows_of_other_documents(folder: Path) -> None:
+    provenance = ProvenanceWriter(folder, "train-00000")
+    provenance.append_rows([Provenance("a", 0, None, 10, tokens, "0" * 32) for tokens in (3, 3)])
+    provenance.close()
+    rehash(folder, 0)
+    (problem,) = verify_dataset(folder)
+    assert "train-00000.parquet: document 1 has 3 tokens, the index says 2" in problem
+
+
+def test_more_rows_than_documents(folder: Path) -> None:
+    provenance = ProvenanceWriter(folder, "train-00001")
+    provenance.append_rows([Provenance("a", 0, None, 10, tokens, "0" * 32) for tokens in (5, 3)])
+    provenance.close()
+    rehash(folder, 1)
+    (problem,) = verify_dataset(folder)
+    assert "2 rows for 1 documents" in problem
+
+
+def test_it_looks_block_by_block(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gptdist.data.verify._CHUNK_TOKENS", 2)
+    monkeypatch.setattr("gptdist.data.verify._CHUNK_DOCUMENTS", 1)
+    assert verify_dataset(folder) == []
+    write_shard(folder, "train-00002", [[8, 9], [9], [1, 1, 1]])
+    rehash(folder, 2)
+    (problem,) = verify_dataset(folder)
+    assert "train-00002.bin: document 2 does not end with id 9" in problem
+    write_shard(folder, "train-00002", [[8, 9], [9], [1, 11, 9]])
+    rehash(folder, 2)
+    assert "token id 11 at token 4, the vocabulary has 10" in verify_dataset(folder)[0]

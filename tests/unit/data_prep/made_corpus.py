@@ -6,8 +6,6 @@ import random
 from pathlib import Path
 from typing import Any
 
-from data_prep.pipeline import Preparation, prepare
-from data_prep.progress import Progress
 from gptdist.config.prep import PrepConfig
 from gptdist.data.dataset import TokenDataset
 from gptdist.data.provenance import read_provenance
@@ -51,10 +49,14 @@ def make_config(output_dir: Path, *sources: dict[str, Any], **changes: Any) -> P
     return config
 
 
-def run(config: PrepConfig) -> tuple[Preparation, str]:
-    """Run ``config``; return what came out and what was said."""
+def run(config: PrepConfig, workers: int = 1, **options: Any) -> tuple[Any, str]:
+    """Run ``config`` in ``workers`` processes; return what came out and what was said."""
+    from data_prep.executors.local import LocalExecutor
+    from data_prep.pipeline import prepare
+    from data_prep.progress import Progress
+
     said = io.StringIO()
-    return prepare(config, Progress(said)), said.getvalue()
+    return prepare(config, LocalExecutor(workers), Progress(said), **options), said.getvalue()
 
 
 def texts_of(folder: Path, split: str) -> dict[str, str]:

@@ -2,13 +2,15 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from data_prep.document import Document
+from data_prep.executors.executor import Batch
+from data_prep.executors.slurm import array_script
 from data_prep.progress import Progress
 from gptdist.cli.main import main
 from tests.unit.data_prep.made_corpus import make_texts, write_texts
@@ -117,10 +119,53 @@ def test_the_progress_line_is_for_terminals(monkeypatch: pytest.MonkeyPatch) -> 
     screen, log = Terminal(), io.StringIO()
     for stream in (screen, log):
         progress = Progress(stream)
-        progress.begin("reading", total_bytes=4)
-        assert len(list(progress.watching(iter([Document("ab", "p"), Document("cd", "p")])))) == 2
+        progress.begin("documents", total=4, done=1)
+        progress.advance()
+        progress.advance()
         progress.note("done")
         progress.end()
-    assert "reading 50 %: 1 documents" in screen.getvalue()
-    assert "reading 100 %: 2 documents" in screen.getvalue()
+    assert "documents: 1 of 4 tasks" in screen.getvalue()
+    assert "documents: 3 of 4 tasks, about " in screen.getvalue()
     assert log.getvalue() == "done\n"
+
+
+def test_wrong_words_for_the_executors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = str(CONFIGS / "folder.yaml")
+    with pytest.raises(SystemExit, match="2"):
+        main(["prep", "run", config, "--workers", "0"])
+    assert "'0' is not a number of at least 1" in capsys.readouterr().err
+    assert main(["prep", "run", config, "--slurm-option=-p x"]) == 2
+    assert "--slurm-option: belongs to --executor slurm, not local; remove it" in capsys.readouterr().err
+    share = ["--batch", str(tmp_path / "none"), "--element", "0", "--of", "1"]
+    assert main(["prep", "task", str(tmp_path), "documents", *share]) == 2
+    assert f"{tmp_path}: no work of a running preparation" in capsys.readouterr().err
+
+
+def test_slurm_has_to_be_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_texts(tmp_path / "my_documents", make_texts(20))
+    assert source.exists()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["prep", "run", str(CONFIGS / "folder.yaml"), "--executor", "slurm"]) == 2
+    assert "--executor slurm: 'sbatch' is not installed here" in capsys.readouterr().err
+
+
+def test_a_job_array_script_quotes_every_word(tmp_path: Path) -> None:
+    batch = Batch(tmp_path / "a $(touch hacked) b", "documents", (0, 1), 2)
+    script = tmp_path / "job.sh"
+    script.write_text(array_script(batch, tmp_path / "c;d"))
+    words = subprocess.run(
+        ["bash", "-c", f"exec() {{ printf '%s\\n' \"$@\"; }}; source {script}"],
+        env={"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "7", "PATH": os.environ["PATH"]},
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.splitlines()
+    assert words[1:] == [
+        *("-m", "gptdist.cli.main", "prep", "task", f"{tmp_path}/a $(touch hacked) b", "documents"),
+        *("--batch", f"{tmp_path}/c;d/batch.json", "--element", "3", "--of", "7"),
+    ]
+    assert not (tmp_path / "hacked").exists()

@@ -1,0 +1,93 @@
+"""Quality rules against datatrove's: CPU seconds of each, and on how many documents they decide the same.
+
+The peer's words come from spaCy; neither start-up is counted, on either side, nor is reading the file.
+"""
+
+import json
+import sys
+import time
+from hashlib import blake2b
+from pathlib import Path
+
+from benchmarks.side_by_side import PEERS, Corpus, Ratio, run_ours, run_script
+
+DOCUMENTS = 2_000
+RULE_SETS = ("gopher_quality", "gopher_repetition", "c4", "fineweb")
+_AGREEMENT, _TARGET = 0.99, 8.0
+
+
+def measure(corpus: Corpus, peers: str | None) -> list[Ratio]:
+    """Return one line for Gopher's and C4's rules together, and one for each rule set."""
+    text = str(corpus.folder / "text.jsonl")
+    ours = run_ours("benchmarks.prep_quality", text, str(DOCUMENTS)).result
+    if peers is None:
+        theirs = {"seconds": dict.fromkeys(RULE_SETS, 0.0), "decisions": ours["decisions"], "c4_texts": []}
+    else:
+        theirs = run_script(peers, PEERS / "quality_datatrove.py", text, str(DOCUMENTS)).result
+    known = f", language of {ours['documents'] / ours['language_seconds']:,.0f} docs/CPU-s"
+    lines = [_line("gopher + C4 rules", RULE_SETS[:3], ours, theirs, known)]
+    return lines + [_line(f"  {name}", (name,), ours, theirs) for name in RULE_SETS]
+
+
+def _line(name: str, rule_sets: tuple[str, ...], ours: dict, theirs: dict, also: str = "") -> Ratio:  # type: ignore[type-arg]  # JSON
+    count = ours["documents"]
+    same = min(
+        sum(
+            (a == "kept") == (b == "kept")
+            for a, b in zip(ours["decisions"][one], theirs["decisions"][one], strict=True)
+        )
+        for one in rule_sets
+    )
+    spent, spent_there = (sum(side["seconds"][one] for one in rule_sets) for side in (ours, theirs))
+    note = f"same decision on {same / count:.2%} (target {_AGREEMENT:.0%})"
+    if rule_sets == ("c4",):
+        pairs = [(a, b) for a, b in zip(ours["c4_texts"], theirs["c4_texts"], strict=False) if a and b]
+        note += f", same lines left on {sum(a == b for a, b in pairs) / max(1, len(pairs)):.2%}"
+    return Ratio(name, count / spent, count / spent_there if spent_there else 0.0, "docs/CPU-s", _TARGET, note + also)
+
+
+def main(path: str, count: int) -> None:
+    """Judge every document by every rule set, each on the text as it is in the file, and print one line of JSON."""
+    from data_prep.language import identify
+    from data_prep.quality.c4 import c4
+    from data_prep.quality.fineweb import fineweb
+    from data_prep.quality.gopher import gopher_quality, gopher_repetition
+    from data_prep.quality.measured import Measured
+    from data_prep.quality.words import hashes_of
+    from gptdist.config.prep_rule_sets import C4Section, FineWebSection, GopherQualitySection, GopherRepetitionSection
+
+    with Path(path).open(encoding="utf-8") as lines:
+        texts = [json.loads(line)["text"] for line, _ in zip(lines, range(count), strict=False)]
+    stop_words = hashes_of(GopherQualitySection().stop_words)
+    judges = {
+        "gopher_quality": lambda page: gopher_quality(page, None, GopherQualitySection(), stop_words),
+        "gopher_repetition": lambda page: gopher_repetition(page, GopherRepetitionSection()),
+        "fineweb": lambda page: fineweb(page, FineWebSection()),
+    }
+    seconds, decisions, c4_texts = dict.fromkeys(RULE_SETS, 0.0), {name: [] for name in RULE_SETS}, []
+    language_seconds = 0.0
+    for number, text in enumerate([texts[0], *texts]):  # the first loads compiled code and tables; it is not counted
+        page, begin = Measured(text), time.process_time()
+        for name, judge in judges.items():
+            verdict, before = judge(page), begin
+            begin = time.process_time()
+            if number:
+                seconds[name] += begin - before
+                decisions[name].append(verdict.rule if verdict else "kept")
+            if name == "gopher_repetition":  # the two share the words; the others begin anew
+                page, begin = Measured(text), time.process_time()
+        begin = time.process_time()
+        left = c4(Measured(text), text, C4Section())
+        middle = time.process_time()
+        identify(text)
+        if number:
+            seconds["c4"] += middle - begin
+            language_seconds += time.process_time() - middle
+            decisions["c4"].append(left.verdict.rule if left.verdict else "kept")
+            c4_texts.append("" if left.verdict else blake2b(left.text.encode(), digest_size=8).hexdigest())
+    result = {"seconds": seconds, "decisions": decisions, "c4_texts": c4_texts, "documents": len(texts)}
+    print(json.dumps({**result, "language_seconds": language_seconds}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,1 @@
+"""The sections of the data card, each a function of the view."""

@@ -1,0 +1,1 @@
+"""What stands in the corpus more than once, and which of it goes."""

@@ -1,0 +1,108 @@
+"""Tasks in processes of this machine."""
+
+import logging
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+
+from data_prep.executors.executor import MOST_FAILURES, Batch, perform
+from data_prep.work import Work
+from gptdist.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+_LOST_WORKERS = 3
+"""Times in a row that a worker may die without any task getting done before the run gives up."""
+_PRELOADED = ["data_prep.executors.executor"]
+"""Imported once by the server that workers are forked from."""
+
+
+class LocalExecutor:
+    """Run tasks in ``workers`` processes; a single worker, or a single task, is this process itself.
+
+    A worker that is killed (out of memory, ``kill -9``) takes nothing with it but its task, which is run again.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+
+    def run(self, batch: Batch, finished: Callable[[int], None]) -> Sequence[str]:
+        """Run a batch; see ``Executor``.
+
+        Raises:
+            DataError: workers die again and again.
+        """
+        if self._workers == 1 or len(batch.ranks) == 1:
+            return self._run_here(batch, finished)
+        problems: list[str] = []
+        left = list(batch.ranks)
+        losses = 0
+        while left:
+            before = len(left)
+            try:
+                problems += self._run_pool(batch, left, finished)
+                return problems
+            except BrokenProcessPool:
+                work = Work(batch.work_folder)
+                for rank in [rank for rank in left if work.is_done(batch.step, rank)]:
+                    left.remove(rank)
+                    finished(rank)
+                losses = losses + 1 if len(left) == before else 1
+                if losses >= _LOST_WORKERS:
+                    raise DataError(_gave_up(batch, left[: self._workers], losses)) from None
+                logger.warning("step %s: a worker was killed; its task is run again", batch.step)
+        return problems
+
+    def _run_here(self, batch: Batch, finished: Callable[[int], None]) -> list[str]:
+        problems: list[str] = []
+        failures = 0
+        for rank in batch.ranks:
+            found = perform(str(batch.work_folder), batch.step, rank, batch.world_size)
+            problems += found
+            failures += bool(found)
+            if failures >= MOST_FAILURES:
+                break
+            if not found:
+                finished(rank)
+        return problems
+
+    def _run_pool(self, batch: Batch, left: list[int], finished: Callable[[int], None]) -> list[str]:
+        """Run ``left`` in a pool, taking out of it what is done or has failed."""
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(_PRELOADED)
+        problems: list[str] = []
+        failures = 0
+        workers = min(self._workers, len(left))
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_single_thread) as pool:
+            queue = iter(list(left))
+            running: dict[Future[tuple[str, ...]], int] = {}
+            while True:
+                while failures < MOST_FAILURES and len(running) < workers and (rank := next(queue, None)) is not None:
+                    running[pool.submit(perform, str(batch.work_folder), batch.step, rank, batch.world_size)] = rank
+                if not running:
+                    return problems
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    found = future.result()
+                    rank = running.pop(future)
+                    left.remove(rank)
+                    problems += found
+                    failures += bool(found)
+                    if not found:
+                        finished(rank)
+
+
+def _gave_up(batch: Batch, ranks: Sequence[int], losses: int) -> str:
+    return (
+        f"step {batch.step}: workers were killed {losses} times in a row with nothing done (next: tasks "
+        f"{', '.join(map(str, ranks))}); if memory ran out, lower --workers or input_shard_bytes; "
+        "the same command goes on"
+    )
+
+
+def _single_thread() -> None:
+    """Keep libraries of a worker to one thread: there is a worker for each core."""
+    for name in ("RAYON_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"

@@ -1,0 +1,1 @@
+"""Pages: their encoding, what they would cost to parse, and their text."""

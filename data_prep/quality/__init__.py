@@ -1,0 +1,1 @@
+"""Which documents are good enough: published rule sets, lists of addresses and words, a classifier."""

@@ -1,0 +1,1 @@
+"""The steps of a preparation run, in the order in which they depend on each other."""
