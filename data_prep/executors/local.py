@@ -36,14 +36,14 @@ class LocalExecutor:
         """
         if self._workers == 1 or len(batch.ranks) == 1:
             return self._run_here(batch, finished)
-        problems: list[str] = []
+        failed: dict[int, tuple[str, ...]] = {}
         left = list(batch.ranks)
         losses = 0
         while left:
             before = len(left)
             try:
-                problems += self._run_pool(batch, left, finished)
-                return problems
+                self._run_pool(batch, left, failed, finished)
+                break
             except BrokenProcessPool:
                 work = Work(batch.work_folder)
                 for rank in [rank for rank in left if work.is_done(batch.step, rank)]:
@@ -53,7 +53,7 @@ class LocalExecutor:
                 if losses >= _LOST_WORKERS:
                     raise DataError(_gave_up(batch, left[: self._workers], losses)) from None
                 logger.warning("step %s: a worker was killed; its task is run again", batch.step)
-        return problems
+        return [problem for rank in sorted(failed) for problem in failed[rank]]
 
     def _run_here(self, batch: Batch, finished: Callable[[int], None]) -> list[str]:
         problems: list[str] = []
@@ -68,28 +68,30 @@ class LocalExecutor:
                 finished(rank)
         return problems
 
-    def _run_pool(self, batch: Batch, left: list[int], finished: Callable[[int], None]) -> list[str]:
-        """Run ``left`` in a pool, taking out of it what is done or has failed."""
+    def _run_pool(
+        self, batch: Batch, left: list[int], failed: dict[int, tuple[str, ...]], finished: Callable[[int], None]
+    ) -> None:
+        """Run ``left`` in a pool, taking out of it what is done, and what has failed into ``failed``."""
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_PRELOADED)
-        problems: list[str] = []
-        failures = 0
         workers = min(self._workers, len(left))
         with ProcessPoolExecutor(workers, mp_context=context, initializer=_single_thread) as pool:
             queue = iter(list(left))
             running: dict[Future[tuple[str, ...]], int] = {}
             while True:
-                while failures < MOST_FAILURES and len(running) < workers and (rank := next(queue, None)) is not None:
+                while (
+                    len(failed) < MOST_FAILURES and len(running) < workers and (rank := next(queue, None)) is not None
+                ):
                     running[pool.submit(perform, str(batch.work_folder), batch.step, rank, batch.world_size)] = rank
                 if not running:
-                    return problems
+                    return
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     found = future.result()
                     rank = running.pop(future)
                     left.remove(rank)
-                    problems += found
-                    failures += bool(found)
-                    if not found:
+                    if found:
+                        failed[rank] = found
+                    else:
                         finished(rank)
 
 

@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from data_prep.dedup.removals import surviving
 from data_prep.document import Place
-from data_prep.packing.ends import put_with_ends
 from data_prep.packing.runs import ORIGIN_COLUMNS, SPLITS, RunWriter, runs_of
 from data_prep.steps.tokenizer import prepared_tokenizer
 from data_prep.work import Work
@@ -23,8 +22,9 @@ from gptdist.tokenizer.tokenizer import Tokenizer
 logger = logging.getLogger(__name__)
 
 NAME = "tokenize"
+_REFERENCE = "reference"
 _COLUMNS = ("text", "key", "validation", *ORIGIN_COLUMNS)
-_COMPARED_CHARACTERS = 2_000
+_COMPARED_BYTES = 2_000
 """Beginning of a batch's first document that is encoded twice: 2 % of the time with the fast engine."""
 
 
@@ -48,12 +48,12 @@ class TokenizeStep:
         """
         tokenizer = prepared_tokenizer(work)
         try:
-            return _Shard(tokenizer, folder, "fast").tokenize(surviving(work, place.rank, _COLUMNS))
+            return _Shard(tokenizer, folder, tokenizer.engine).tokenize(surviving(work, place.rank, _COLUMNS))
         except _UnequalError:
             logger.warning("input shard %d: the fast engine differs from the reference; doing it again", place.rank)
         for path in folder.iterdir():
             path.unlink()
-        return _Shard(tokenizer, folder, "reference").tokenize(surviving(work, place.rank, _COLUMNS))
+        return _Shard(tokenizer, folder, _REFERENCE).tokenize(surviving(work, place.rank, _COLUMNS))
 
 
 def token_lengths(work: Work, shard: int) -> dict[int, int]:
@@ -115,14 +115,19 @@ class _Shard:
         ids, lengths = self._encode(texts)
         self._check(ids)
         text_bytes = np.diff(text_arrays(texts)[0])
-        put_with_ends(ids, lengths, self.tokenizer.eod_id, writer.room(ids.size + lengths.size))
+        ends = np.cumsum(lengths + 1) - 1
+        is_text = np.ones(ids.size + lengths.size, dtype=np.bool_)
+        is_text[ends] = False
+        tokens = writer.room(is_text.size)
+        tokens[is_text] = ids
+        tokens[ends] = self.tokenizer.eod_id
         writer.append(batch, lengths + 1, text_bytes)
         self._count(batch, lengths + 1, text_bytes)
 
     def _encode(self, texts: Any) -> tuple[np.ndarray, np.ndarray]:
-        if self.engine == "reference":
+        if self.engine == _REFERENCE:
             return encode_arrow_by(self.tokenizer.encode_by_reference, texts)
-        beginning = texts[0].as_py()[:_COMPARED_CHARACTERS]
+        beginning = _beginning(texts)
         compared, _ = self.tokenizer.encode_arrow(pa.array([beginning], pa.large_string()))
         if not np.array_equal(compared, self.tokenizer.encode_by_reference([beginning])[0]):
             raise _UnequalError
@@ -147,3 +152,11 @@ class _Shard:
         for code, language in enumerate(languages.dictionary.to_pylist()):
             chosen = codes == code
             self.languages.setdefault(language, _Counts()).add(lengths[chosen], text_bytes[chosen])
+
+
+def _beginning(texts: Any) -> str:
+    borders, characters = text_arrays(texts)
+    first, end = int(borders[0]), int(borders[1])
+    return (
+        characters[first : min(end, first + _COMPARED_BYTES)].tobytes().decode(errors="ignore")
+    )  # may cut a character

@@ -46,8 +46,9 @@ class PrepConfig(Section):
     input_shard_bytes: int = 64_000_000
     """Bytes of input that are done, or done again after a kill, as one; larger compressed files stay whole."""
 
-    max_record_bytes: int = 100_000_000
-    """A larger record (a line, a row, a WARC record) is damage; it also bounds what a compression bomb can unpack."""
+    max_record_bytes: int = 30_000_000
+    """A larger record (a line, a row, a WARC record) is damage; it also bounds what a compression bomb can unpack, and
+    with it a worker's memory: tokenizing one unbroken word takes about 24 bytes a byte."""
 
     max_damaged_fraction: float = 0.01
     """Share of an input shard's records that may be unreadable, and are counted and named; above it the shard fails."""

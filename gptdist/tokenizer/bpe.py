@@ -88,6 +88,11 @@ class BpeTokenizer:
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.asarray(encoding.ids, dtype=np.int32) for encoding in encodings]
 
+    @property
+    def engine(self) -> str:
+        """What ``encode_arrow`` runs on: the fast engine, unless it cannot be used or gives other ids."""
+        return "tokenizers" if self._fast is None else "gigatoken"
+
     @cached_property
     def _fast(self) -> FastBpe | None:
         return open_fast(self._tree, self.encode_by_reference, self._origin)

@@ -17,6 +17,7 @@ class ByteTokenizer:
     """Ids 0 … 255 are bytes, 256 ends a document."""
 
     kind = "byte"
+    engine = "numpy"
     vocab_size = NUM_BYTES + 1
     eod_id = NUM_BYTES
     eod_token = END_OF_DOCUMENT

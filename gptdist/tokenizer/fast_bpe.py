@@ -19,7 +19,7 @@ from gptdist.tokenizer.checked_texts import CHECKED_TEXTS
 
 logger = logging.getLogger(__name__)
 
-_MOST_GROWTH_BYTES = 192 << 20
+_MOST_GROWTH_BYTES = 128 << 20
 """Growth of the process after which the engine is made anew."""
 _CALL_BYTES = 1 << 23
 """Text that the engine is given at once; a longer document is cut between words."""
@@ -56,14 +56,16 @@ class FastBpe:
         if int(borders[-1] - borders[0]) <= _CALL_BYTES:
             return self._encode(borders, characters)
         pieces, first_pieces = self._cut(borders, characters)
-        found = []
-        begin = 0
-        while begin < pieces.size - 1:
+        # A token has at least one byte; pages that no id is written to cost nothing.
+        ids = np.empty(int(borders[-1] - borders[0]), dtype=np.int32)
+        lengths = np.empty(pieces.size - 1, dtype=np.int64)
+        begin = used = 0
+        while begin < lengths.size:
             end = max(begin + 1, int(np.searchsorted(pieces, pieces[begin] + _CALL_BYTES, side="right")) - 1)
-            found.append(self._encode(pieces[begin : end + 1], characters))
-            begin = end
-        lengths = np.concatenate([lengths for _, lengths in found])
-        return np.concatenate([ids for ids, _ in found]), np.add.reduceat(lengths, first_pieces)
+            part, lengths[begin:end] = self._encode(pieces[begin : end + 1], characters)
+            ids[used : used + part.size] = part
+            begin, used = end, used + part.size
+        return ids[:used], np.add.reduceat(lengths, first_pieces)
 
     def _cut(self, borders: np.ndarray, characters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the borders of pieces, and each text's first piece."""

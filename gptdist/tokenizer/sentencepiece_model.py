@@ -36,6 +36,7 @@ class SentencePieceTokenizer:
     """
 
     kind = "sentencepiece"
+    engine = "sentencepiece"
 
     def __init__(self, model: bytes, *, eod_token: str, origin: str = FILE_NAME) -> None:
         self._model = model

@@ -48,6 +48,11 @@ class Tokenizer(Protocol):
         ...
 
     @property
+    def engine(self) -> str:
+        """What ``encode_arrow`` runs on, such as ``gigatoken``."""
+        ...
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 over what decides the ids; equal only if all ids are equal."""
         ...

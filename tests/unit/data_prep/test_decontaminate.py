@@ -163,6 +163,13 @@ def test_short_samples_count_as_a_whole_or_are_listed(tmp_path: Path) -> None:
     assert json.loads(account.rows[1].numbers or "")["others"] == f'["{tmp_path}/q.jsonl:3"]'
 
 
+def test_a_short_sample_is_compared_to_its_end(tmp_path: Path) -> None:
+    beginning = "what is the boiling point of liquid nitrogen"
+    chosen = section(jsonl(tmp_path / "q.jsonl", f"{beginning} at one bar", f"{beginning} in kelvin"))
+    passed = [f"{beginning} at two bar", f"{beginning} at one", f"{beginning} at"]
+    assert judged(chosen, *passed, f"so {beginning} at one bar then", f"{beginning} in kelvin")[0] == passed
+
+
 def test_thresholds(tmp_path: Path) -> None:
     file = jsonl(tmp_path / "q.jsonl", QUESTION)
     hits = len(QUESTION.split()) - 12

@@ -272,10 +272,10 @@ def test_a_sample_length_out_of_range(length: int) -> None:
     assert PackingSection(method="best_fit", seq_length=2048).problems() == []
 
 
-def write_runs(folder: Path, runs: list[list[int]], seed: int = 0) -> Path:
-    """Write a training run for each list of lengths, with ascending keys in the first."""
+def write_runs(folder: Path, runs: list[list[int]], same_key: int | None = None) -> Path:
+    """Write a training run for each list of lengths; keys ascend, or are all the same."""
     for number, lengths in enumerate(runs):
-        keys = keys_of(len(lengths), seed + number)
+        keys = keys_of(len(lengths), number) if same_key is None else np.full(len(lengths), same_key, np.uint64)
         batch = pa.RecordBatch.from_pydict(
             {
                 "key": pa.array(keys),
@@ -335,3 +335,13 @@ def test_ranges_are_gathered_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_parts_are_about_as_large_as_asked() -> None:
     assert part_borders(np.array([3, 3, 3, 10, 1, 1]), 6) == [2, 3, 4, 6]
     assert part_borders(np.array([], dtype=np.int64), 6) == []
+
+
+@pytest.mark.parametrize("key", [0, 7 << 60, (1 << 64) - 1])
+def test_equal_keys_are_one_block_however_many(key: int, tmp_path: Path) -> None:
+    folder = write_runs(tmp_path, [[5] * 6, [3] * 4], same_key=key)
+    runs = [RunFile(folder, "train", number) for number in (0, 1)]
+    (block,) = key_order_blocks(runs, (0, KEY_END), np.dtype(np.uint16), block_tokens=10)
+    assert block.rows.column("tokens").to_pylist() == [5] * 6 + [3] * 4
+    assert block.rows.column("row").to_pylist() == [*range(6), *range(4)]
+    assert block.tokens.size == 42

@@ -242,6 +242,11 @@ NEGATIVES: list[str] = [
     "Windows Phone 8.1.14219.341",
     "phone 2020-01-02",
     "telephones 1990-2000",
+    "phone 2020-01-02 10:30",
+    "+44.1234567890",
+    "Decimal: 1 2 000003 0  +4 4294967295",
+    "ghp_" + "0" * 36,
+    "AKIA1111111111111111",
     "",
     " ",
     "\0\0\0",
@@ -366,6 +371,10 @@ def test_of_overlapping_finds_the_stronger_one_stays() -> None:
 def test_a_private_key_that_is_cut_off() -> None:
     assert found("-----BEGIN PRIVATE KEY-----\nMIIB+/=\nabcd\n. Then text.")[0][1].endswith("abcd")
     assert found("-----BEGIN PRIVATE KEY-----") == [(SECRET, "-----BEGIN PRIVATE KEY-----")]
+
+
+def test_more_candidates_than_the_buffer_holds() -> None:
+    assert found("a@b.co 1234567 " * 1000) == [(EMAIL, "a@b.co")] * 1000
 
 
 def test_luhn() -> None:
