@@ -2,9 +2,10 @@
 
 ``python -m benchmarks.data_prep CORPUS [--peers PYTHON] [--only NAME …]``
 
-CORPUS is a folder that ``python -m benchmarks.debian_pages OUT --sample CORPUS`` cut out, or any with
-``*.warc.gz``, ``pages/``, ``text.jsonl`` and a ``tokenizer/``. PYTHON is an interpreter that has ``datatrove[io,processing]`` (with spaCy), ``trafilatura``,
-``datasets`` and ``tokenizers``; without it only our own figures are printed. Nothing is asserted.
+CORPUS is a folder that ``python -m benchmarks.debian_pages OUT --sample CORPUS`` cut out, or any with ``*.warc.gz``
+(several, for the scaling), ``pages/``, ``text.jsonl`` and a ``tokenizer/``. PYTHON is an interpreter that has
+``datatrove[io,processing]`` (with spaCy), ``trafilatura``, ``datasets`` and ``tokenizers``; without it only our own
+figures are printed. Nothing is asserted.
 """
 
 import argparse

@@ -61,6 +61,7 @@ def config_of(folder: Path, out: Path) -> Any:
             "pii": {},
             "dedup": {"near": {}},
             "max_damaged_fraction": 0.2,
+            "input_shard_bytes": 1,
         }
     )
 
