@@ -82,36 +82,15 @@ def _phrase_hash(words: Hashes, first: int, length: int) -> np.uint64:
 
 @compiled
 def _count_phrases(words: Hashes, phrases: Hashes, lengths: NDArray[np.int64]) -> tuple[int, int]:
-    """Return occurrences of phrases and the words in them; the longest at each place, and none that overlap."""
+    """Return occurrences of phrases and the words in them; the longest at each place, and none that overlap.
+
+    The same for substrings, whose words are code points.
+    """
     matches = matched = i = 0
     while i < words.size:
         step = 1
         for length in lengths:
             if i + length <= words.size and _is_in(phrases, _phrase_hash(words, i, length)):
-                matches += 1
-                matched += length
-                step = length
-                break
-        i += step
-    return matches, matched
-
-
-@compiled
-def _substring_hash(codes: Codes, first: int, length: int) -> np.uint64:
-    state = np.uint64(length)
-    for i in range(first, first + length):
-        state = _mixed(state, np.uint64(codes[i]))
-    return state
-
-
-@compiled
-def _count_substrings(codes: Codes, substrings: Hashes, lengths: NDArray[np.int64]) -> tuple[int, int]:
-    """Return occurrences of substrings and the characters in them, as ``_count_phrases`` does."""
-    matches = matched = i = 0
-    while i < codes.size:
-        step = 1
-        for length in lengths:
-            if i + length <= codes.size and _is_in(substrings, _substring_hash(codes, i, length)):
                 matches += 1
                 matched += length
                 step = length
@@ -126,7 +105,7 @@ def count_matches(text: str, words: WordList) -> tuple[int, float]:
     hashes, characters = find_hashes(codes, character_table())
     matches, matched = _count_phrases(hashes, words.phrases, words.phrase_words)
     if characters and words.substrings.size:
-        more, more_matched = _count_substrings(codes, words.substrings, words.substring_characters)
+        more, more_matched = _count_phrases(codes.astype(np.uint64), words.substrings, words.substring_characters)
         matches, matched = matches + more, matched + more_matched
     return matches, matched / max(1, hashes.size + characters)
 
@@ -156,7 +135,7 @@ def load_word_list(paths: tuple[Path, ...]) -> WordList:
             hashes, characters = find_hashes(codes, table)
             entries += hashes.size + characters
             if characters:
-                substrings[int(_substring_hash(codes, 0, codes.size))] = codes.size
+                substrings[int(_phrase_hash(codes.astype(np.uint64), 0, codes.size))] = codes.size
             elif hashes.size:
                 phrases[int(_phrase_hash(hashes, 0, hashes.size))] = hashes.size
         if not entries:
