@@ -10,10 +10,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import orjson
+import pyarrow as pa
 import xxhash
 
+from data_prep.account_rows import ROW_SCHEMA, Row, Rows
 from data_prep.document import Document, Stage
+from data_prep.texts import Texts
 from gptdist.errors import DataError
 
 KEPT = "kept"
@@ -23,26 +27,6 @@ SAMPLE_CHARACTERS = 600
 _EXAMPLES = 20
 _EARLY_DAMAGE = 1_000
 """Damaged records after which the share is looked at before the shard's end."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One document's fate."""
-
-    path: str
-    record: int
-    offset: int | None
-    url: str | None
-    language: str | None
-    text_bytes: int
-    outcome: str
-    """``kept``, or ``stage.rule`` such as ``gopher_quality.mean_word_length``."""
-
-    numbers: str | None
-    """JSON object: what the rule measured and its threshold."""
-
-    document: int | None
-    """Its number among the shard's kept documents."""
 
 
 @dataclass
@@ -71,7 +55,7 @@ class Account:
     def __init__(self, where: str, max_damaged_fraction: float = 0.0) -> None:
         self._where = where
         self._limit = max_damaged_fraction
-        self.rows: list[Row] = []
+        self.rows = Rows()
         self.passages: dict[str, Passage] = {READ: Passage()}
         self.counts: Counter[str] = Counter()
         self.damage: Counter[str] = Counter()
@@ -113,6 +97,22 @@ class Account:
         self._sample(KEPT, document, {})
         self.rows.append(_row(document, KEPT, None, self._kept))
         self._kept += 1
+
+    def keep_all(self, texts: Texts) -> None:
+        """Write down texts as read, and as passed by every stage that has been announced."""
+        count, size = len(texts), int(texts.text_bytes.sum())
+        self._read += count
+        for name, passage in self.passages.items():
+            if name != READ:
+                passage.documents_in += count
+                passage.bytes_in += size
+            passage.documents_out += count
+            passage.bytes_out += size
+        priorities = np.array([_priority(texts.path, record) for record in texts.records], dtype=np.uint64)
+        for index in np.argsort(priorities)[:SAMPLES_PER_OUTCOME].tolist():
+            self._sample(KEPT, texts.document(index), {})
+        self.rows.extend(_kept_rows(texts, self._kept))
+        self._kept += count
 
     def count(self, name: str, amount: int = 1) -> None:
         """Count something that is no document, such as ``pii.email``."""
@@ -172,7 +172,7 @@ class Account:
 
     def _sample(self, outcome: str, document: Document, numbers: Mapping[str, Any]) -> None:
         """Keep the documents with the smallest hashes: the same sample however the corpus is cut into shards."""
-        priority = xxhash.xxh3_64_intdigest(f"{document.path}\0{document.record}".encode())
+        priority = _priority(document.path, document.record)
         heap = self._samples.setdefault(outcome, [])
         if len(heap) == SAMPLES_PER_OUTCOME and -priority <= heap[0][0]:
             return
@@ -196,15 +196,36 @@ def _leaving(passage: Passage, documents: Iterator[Document]) -> Iterator[Docume
         yield document
 
 
+def _priority(path: str, record: int) -> int:
+    return xxhash.xxh3_64_intdigest(f"{path}\0{record}".encode())
+
+
 def _row(document: Document, outcome: str, numbers: str | None, number: int | None) -> Row:
     return Row(
-        path=document.path,
-        record=document.record,
-        offset=document.offset,
-        url=document.url,
-        language=document.language,
-        text_bytes=len(document.utf8),
-        outcome=outcome,
-        numbers=numbers,
-        document=number,
+        document.path,
+        document.record,
+        document.offset,
+        document.url,
+        document.language,
+        len(document.utf8),
+        outcome,
+        numbers,
+        number,
     )
+
+
+def _kept_rows(texts: Texts, first: int) -> Any:
+    count = len(texts)
+    unknown = pa.nulls(count, pa.string())
+    columns = {
+        "path": pa.repeat(texts.path, count),
+        "record": pa.array(texts.records, pa.int64()),
+        "offset": pa.nulls(count, pa.int64()) if texts.offsets is None else pa.array(texts.offsets, pa.int64()),
+        "url": unknown if texts.urls is None else pa.array(texts.urls, pa.string()),
+        "language": unknown,
+        "text_bytes": pa.array(texts.text_bytes),
+        "outcome": pa.repeat(KEPT, count),
+        "numbers": unknown,
+        "document": pa.array(np.arange(first, first + count)),
+    }
+    return pa.RecordBatch.from_pydict(columns, schema=ROW_SCHEMA)

@@ -10,10 +10,11 @@ from typing import Any
 import pyarrow.compute as pc
 
 from data_prep.account import KEPT
+from data_prep.account_rows import storable
 from data_prep.card.figures import name_of
 from data_prep.card.folder import AccountFolder, RowsFile
 from data_prep.card.markup import visible
-from data_prep.card.rows import ACCOUNT_SCHEMA, storable
+from data_prep.card.rows import ACCOUNT_SCHEMA
 from data_prep.card.sections.samples import numbers_words
 from data_prep.card.words import outcome_words
 from gptdist.errors import DataError

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 import xxhash
 
-from data_prep.card.rows import storable
+from data_prep.account_rows import storable
 
 _HOST = r"^(?:[A-Za-z][A-Za-z0-9+.\-]*:)?//(?:[^/?#@]*@)?(?:[wW]{3}\.)?(?P<host>\[[^\]/]*\]|[^/?#:]+)"
 UNNAMED = "(no name)"

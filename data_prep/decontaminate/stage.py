@@ -1,10 +1,9 @@
 """The stage that drops documents with text of evaluation sets, and the report of what was hit."""
 
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 
-from data_prep.account import Account, Row
+from data_prep.account import Account
 from data_prep.decontaminate.table import EvaluationTable, Overlap, evaluation_table
 from data_prep.document import Document, Place, Stage
 from gptdist.config.prep_decontaminate import DecontaminateSection
@@ -62,40 +61,3 @@ def _drop(
     if len(names) > 1:
         numbers["others"] = json.dumps(names[1:], ensure_ascii=False)
     account.drop(document, STAGE_NAME, RULE, **numbers)
-
-
-@dataclass(frozen=True)
-class SampleHit:
-    """An evaluation sample that documents hold."""
-
-    evaluation: str
-    """File, as the config writes it."""
-
-    sample: int
-    """Line (from 1) or row (from 0) in the file."""
-
-    documents: int
-    first_document: str
-    """Address of the first of them, or path and record."""
-
-
-def hit_samples(rows: Iterable[Row]) -> list[SampleHit]:
-    """Return the evaluation samples that documents hold, by file and number, from the rows of accounts.
-
-    A row names no more than the first hundred samples of a document; its number ``samples`` counts all.
-
-    Args:
-        rows: of all input shards, in order; those of other outcomes are passed over.
-    """
-    documents: dict[tuple[str, int], int] = {}
-    first: dict[tuple[str, int], str] = {}
-    for row in rows:
-        if row.outcome != f"{STAGE_NAME}.{RULE}" or row.numbers is None:
-            continue
-        numbers = json.loads(row.numbers)
-        for name in (numbers["evaluation"], *json.loads(numbers.get("others", "[]"))):
-            label, _, number = name.rpartition(":")
-            key = (label, int(number))
-            documents[key] = documents.get(key, 0) + 1
-            first.setdefault(key, row.url or f"{row.path}:{row.record}")
-    return [SampleHit(*key, count, first[key]) for key, count in sorted(documents.items())]

@@ -7,7 +7,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import xxhash
 
 from data_prep.decontaminate.evaluation import read_samples
 from data_prep.decontaminate.kernels import sequence_hash
@@ -221,25 +220,3 @@ def check_decontaminate(section: DecontaminateSection) -> tuple[EvaluationFile, 
         DataError: with a line for every file that is missing, unreadable, empty, or not of its format.
     """
     return evaluation_table(section).files
-
-
-def evaluation_fingerprint(section: DecontaminateSection) -> str:
-    """Return a hash of the content of all files of the section, for the name of a step that depends on them.
-
-    Raises:
-        DataError: one cannot be read.
-    """
-    digest = xxhash.xxh3_128()
-    for path in (*section.files, *section.ignore_files):
-        try:
-            with path.open("rb") as content:
-                size = 0
-                while block := content.read(_READ_BYTES):
-                    digest.update(block)
-                    size += len(block)
-        except OSError as error:
-            raise DataError(
-                f"decontaminate.files: {path}: cannot be read ({error.strerror}); restore it, or take it out"
-            ) from None
-        digest.update(size.to_bytes(8, "little"))
-    return digest.hexdigest()

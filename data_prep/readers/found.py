@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.hashing import order_key
+from data_prep.hashing import file_order_key
 from data_prep.readers.storage import first_line, is_url, open_filesystem, printable
 from gptdist.config.prep_sources import SITE_PACKAGES, STDLIB
 from gptdist.errors import DataError
@@ -55,7 +55,7 @@ def find_files(roots: Sequence[str], *, include: Sequence[str], exclude: Sequenc
 
 def in_random_order(files: Sequence[FoundFile], seed: int) -> list[FoundFile]:
     """Return ``files`` in a keyed order: its beginning is a random sample that other files do not change."""
-    return sorted(files, key=lambda file: (order_key(seed, file.label.encode()), file.label))
+    return sorted(files, key=lambda file: (file_order_key(seed, file.label), file.label))
 
 
 def expand_root(root: str) -> Path:

@@ -13,6 +13,7 @@ from data_prep.readers.accept import accept_field
 from data_prep.readers.lines import codec_of, cut_at_lines, read_lines
 from data_prep.readers.source_files import SourceFiles
 from data_prep.readers.storage import first_line
+from data_prep.texts import Texts, TextsBuilder
 from data_prep.work import Piece
 from gptdist.config.prep import PrepConfig
 from gptdist.config.prep_sources import JsonLinesSource
@@ -33,6 +34,7 @@ class JsonLinesReader:
         self._section = section
         self._files = SourceFiles(section, config, where, include=_PATTERNS)
         self._max_record_bytes = config.max_record_bytes
+        self._min_characters = config.filters.min_characters
 
     def pieces(self) -> list[Piece]:
         """Return the files; plain ones are cut where lines begin."""
@@ -53,6 +55,39 @@ class JsonLinesReader:
                 document = self._document(piece, number, offset, line, account)
                 if document is not None:
                     yield document
+
+    def texts(self, pieces: Sequence[Piece], account: Account) -> Iterator[Texts | Document]:
+        """Read the lines, in columns where they are in order.
+
+        Raises:
+            DataError: a file cannot be read.
+        """
+        for piece in pieces:
+            builder = TextsBuilder(
+                piece.label, self._min_characters, offsets=True, urls=self._section.url_key is not None
+            )
+            for number, offset, line in self._lines(piece, account):
+                if self._take(builder, number, offset, line):
+                    if builder.is_full:
+                        yield from builder.flush()
+                    continue
+                yield from builder.flush()
+                document = self._document(piece, number, offset, line, account)
+                if document is not None:
+                    yield document
+            yield from builder.flush()
+
+    def _take(self, builder: TextsBuilder, number: int, offset: int, line: bytes) -> bool:
+        section = self._section
+        try:
+            record = orjson.loads(line)
+        except ValueError:
+            return False
+        text = record.get(section.text_key) if isinstance(record, dict) else None
+        if not isinstance(text, str):
+            return False
+        url = record.get(section.url_key) if section.url_key is not None else None
+        return builder.take(text, number, offset, url if isinstance(url, str) else None)
 
     @cached_property
     def _pieces(self) -> list[Piece]:

@@ -15,6 +15,7 @@ from data_prep.readers.accept import accept_field, is_too_large
 from data_prep.readers.found import FoundFile
 from data_prep.readers.source_files import SourceFiles
 from data_prep.readers.storage import first_line, open_file
+from data_prep.texts import Texts, TextsBuilder
 from data_prep.work import Piece
 from gptdist.config.prep import PrepConfig
 from gptdist.config.prep_sources import ParquetSource
@@ -47,6 +48,7 @@ class ParquetReader:
         self._where = where
         self._files = SourceFiles(section, config, where, include=_PATTERNS)
         self._max_record_bytes = config.max_record_bytes
+        self._min_characters = config.filters.min_characters
 
     def pieces(self) -> list[Piece]:
         """Return the files, cut between row groups.
@@ -67,15 +69,34 @@ class ParquetReader:
             DataError: a file cannot be read, or lacks a column.
         """
         for piece in pieces:
-            with open_file(piece.path) as source:
-                try:
-                    file = pq.ParquetFile(source)
-                except (pa.ArrowException, OSError) as error:
-                    advice = "replace it, or take it out of the source"
-                    account.damaged("not_parquet", piece.label, f"no Parquet file ({first_line(error)}); {advice}")
-                    continue
-                self._check_columns(piece.label, file.schema_arrow)
-                yield from self._rows(piece, file, account)
+            for row, batch in self._batches_of(piece, account):
+                for number, text, url in self._values(batch, row):
+                    document = self._document(piece, number, text, url, account)
+                    if document is not None:
+                        yield document
+
+    def texts(self, pieces: Sequence[Piece], account: Account) -> Iterator[Texts | Document]:
+        """Read the rows, in columns where they are in order.
+
+        Raises:
+            DataError: a file cannot be read, or lacks a column.
+        """
+        for piece in pieces:
+            builder = TextsBuilder(
+                piece.label, self._min_characters, offsets=False, urls=self._section.url_key is not None
+            )
+            for row, batch in self._batches_of(piece, account):
+                for number, text, url in self._values(batch, row):
+                    is_text = isinstance(text, str) and len(text) <= self._max_record_bytes
+                    if is_text and builder.take(text, number, None, url):
+                        continue
+                    yield from builder.flush()
+                    document = self._document(piece, number, text, url, account)
+                    if document is not None:
+                        yield document
+                if builder.is_full:
+                    yield from builder.flush()
+            yield from builder.flush()
 
     @cached_property
     def _pieces(self) -> list[Piece]:
@@ -124,21 +145,29 @@ class ParquetReader:
         if not _is_text(kind):
             raise DataError(f"{self._where}: {label}: column '{section.text_key}' holds {kind}, no text; set text_key")
 
-    def _rows(self, piece: Piece, file: Any, account: Account) -> Iterator[Document]:
-        end = file.num_row_groups if piece.end is None else piece.end
-        first = piece.first_record
-        for index in range(piece.begin, end):
-            group = file.metadata.row_group(index)
-            row = first
+    def _batches_of(self, piece: Piece, account: Account) -> Iterator[tuple[int, Any]]:
+        """Yield the record batches of a piece, each with the number of its first row."""
+        with open_file(piece.path) as source:
             try:
-                for batch in self._batches(file, index, group):
-                    yield from self._documents_of(piece, batch, row, account)
-                    row += batch.num_rows
+                file = pq.ParquetFile(source)
             except (pa.ArrowException, OSError) as error:
-                place = f"{piece.label}, row {row}"
-                detail = f"row group {index} not read any further ({first_line(error)}); restore the file"
-                account.damaged("bad_row_group", place, detail)
-            first += group.num_rows
+                advice = "replace it, or take it out of the source"
+                account.damaged("not_parquet", piece.label, f"no Parquet file ({first_line(error)}); {advice}")
+                return
+            self._check_columns(piece.label, file.schema_arrow)
+            first = piece.first_record
+            for index in range(piece.begin, file.num_row_groups if piece.end is None else piece.end):
+                group = file.metadata.row_group(index)
+                row = first
+                try:
+                    for batch in self._batches(file, index, group):
+                        yield row, batch
+                        row += batch.num_rows
+                except (pa.ArrowException, OSError) as error:
+                    place = f"{piece.label}, row {row}"
+                    detail = f"row group {index} not read any further ({first_line(error)}); restore the file"
+                    account.damaged("bad_row_group", place, detail)
+                first += group.num_rows
 
     def _batches(self, file: Any, index: int, group: Any) -> Iterator[Any]:
         section = self._section
@@ -147,19 +176,23 @@ class ParquetReader:
         rows = max(1, min(_BATCH_ROWS, int(_BATCH_BYTES / max(1.0, row_bytes))))
         return file.iter_batches(batch_size=rows, row_groups=[index], columns=columns, use_threads=False)
 
-    def _documents_of(self, piece: Piece, batch: Any, row: int, account: Account) -> Iterator[Document]:
+    def _values(self, batch: Any, row: int) -> Iterator[tuple[int, Any, str | None]]:
+        """Yield number, text and address of each row; a text is what the column holds."""
         section = self._section
         texts = values_of(batch.column(section.text_key))
         urls = values_of(batch.column(section.url_key)) if section.url_key is not None else [None] * len(texts)
         for number, (text, url) in enumerate(zip(texts, urls, strict=True), start=row):
-            place = f"{piece.label}, row {number}"
-            if not isinstance(text, str | bytes):
-                account.damaged("no_text", place, f"no text in column '{section.text_key}'; mend the row")
-            elif not is_too_large(len(text), self._max_record_bytes, place, account):
-                origin = Document("", piece.label, record=number, url=url if isinstance(url, str) else None)
-                document = accept_field(text, section.format == "html", origin, place, account)
-                if document is not None:
-                    yield document
+            yield number, text, url if isinstance(url, str) else None
+
+    def _document(self, piece: Piece, number: int, text: Any, url: str | None, account: Account) -> Document | None:
+        section, place = self._section, f"{piece.label}, row {number}"
+        if not isinstance(text, str | bytes):
+            account.damaged("no_text", place, f"no text in column '{section.text_key}'; mend the row")
+            return None
+        if is_too_large(len(text), self._max_record_bytes, place, account):
+            return None
+        origin = Document("", piece.label, record=number, url=url)
+        return accept_field(text, section.format == "html", origin, place, account)
 
 
 def values_of(column: Any) -> list[Any]:

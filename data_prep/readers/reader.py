@@ -1,7 +1,7 @@
 """What every reader offers, and the one place that knows them all."""
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from data_prep.account import Account
 from data_prep.document import Document
@@ -10,6 +10,7 @@ from data_prep.readers.huggingface import HuggingFaceReader
 from data_prep.readers.json_lines import JsonLinesReader
 from data_prep.readers.parquet import ParquetReader
 from data_prep.readers.warc import WarcReader
+from data_prep.texts import Texts
 from data_prep.work import Piece
 from gptdist.config.prep import PrepConfig
 from gptdist.config.prep_sources import FilesSource, JsonLinesSource, ParquetSource, WarcSource
@@ -33,6 +34,19 @@ class Reader(Protocol):
 
     def documents(self, pieces: Sequence[Piece], account: Account) -> Iterator[Document]:
         """Read some pieces; what cannot become a document, ``account`` is told.
+
+        Raises:
+            DataError: a file cannot be read at all.
+        """
+        ...
+
+
+@runtime_checkable
+class TextReader(Protocol):
+    """A reader whose records may be texts already."""
+
+    def texts(self, pieces: Sequence[Piece], account: Account) -> Iterator[Texts | Document]:
+        """Read what ``documents`` reads, in the same order: in columns what ``TextsBuilder`` takes on.
 
         Raises:
             DataError: a file cannot be read at all.

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.account import Row
-from data_prep.card.rows import read_rows, write_rows
+from data_prep.card.rows import read_table, with_later, write_table
 from data_prep.dedup.removals import removal_outcomes, removals_of
 from data_prep.document import Place
 from data_prep.steps import documents
@@ -30,12 +29,13 @@ class AccountStep:
 
     def run(self, work: Work, place: Place, folder: Path) -> Mapping[str, Any]:
         """Write the shard's rows; the marker counts what dedup dropped, by rule."""
-        rows = list(read_rows(work.task_folder(documents.NAME, place.rank) / documents.ROWS_NAME))
+        rows = read_table(work.task_folder(documents.NAME, place.rank) / documents.ROWS_NAME)
         removed = {
             row: (f"dedup.{rule}", numbers) for row, (rule, numbers) in removal_outcomes(work, place.rank).items()
         }
-        target = folder / documents.ROWS_NAME
-        write_rows(target, rows, token_lengths(work, place.rank), removed, _sizes_after_cuts(work, place.rank, rows))
+        sizes = _sizes_after_cuts(work, place.rank, rows)
+        later = with_later(rows, token_lengths(work, place.rank), removed, sizes)
+        write_table(folder / documents.ROWS_NAME, later)
         dropped = Counter(outcome.removeprefix("dedup.") for outcome, _ in removed.values())
         splits = work.marker(TOKENIZE, place.rank)["splits"].values()
         return {
@@ -44,11 +44,12 @@ class AccountStep:
         }
 
 
-def _sizes_after_cuts(work: Work, shard: int, rows: list[Row]) -> dict[int, int]:
+def _sizes_after_cuts(work: Work, shard: int, rows: Any) -> dict[int, int]:
     """Return the bytes that are left of each document from which repeated lines were cut."""
     removals = removals_of(work, shard)
     if not removals.cut_rows.size:
         return {}
     cut = np.bincount(removals.cut_rows, weights=removals.cut_ends - removals.cut_begins)
-    sizes = {row.document: row.text_bytes for row in rows if row.document is not None}
+    kept = rows.filter(rows.column("document").is_valid())
+    sizes = dict(zip(*(kept.column(name).to_pylist() for name in ("document", "text_bytes")), strict=True))
     return {int(row): sizes[int(row)] - int(cut[row]) for row in np.flatnonzero(cut)}

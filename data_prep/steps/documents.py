@@ -1,11 +1,12 @@
 """The first step: read an input shard and pass its documents through every stage; one task an input shard."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data_prep.account import Account
-from data_prep.card.rows import write_rows
+from data_prep.card.rows import write_table
 from data_prep.decontaminate.stage import decontaminate_stage
 from data_prep.document import Document, Place, Stage
 from data_prep.extract import extract_stage
@@ -14,9 +15,12 @@ from data_prep.kept_file import KeptWriter
 from data_prep.language import language_stage
 from data_prep.pii.stage import pii_stage
 from data_prep.quality.stage import quality_stage, url_stage
-from data_prep.readers.reader import open_reader
-from data_prep.work import Work
+from data_prep.readers.reader import TextReader, open_reader
+from data_prep.texts import Texts
+from data_prep.work import InputShard, Work
 from gptdist.config.prep import PrepConfig
+from gptdist.config.prep_filters import FilterSection
+from gptdist.config.prep_quality import QualitySection
 
 NAME = "documents"
 ROWS_NAME = "rows.parquet"
@@ -40,23 +44,77 @@ class DocumentsStep:
         config, shard = work.config, work.plan.shards[place.rank]
         where = f"sources[{shard.source}] '{config.sources[shard.source].name}', input shard {place.rank}"
         account = Account(where, config.max_damaged_fraction)
-        documents = account.reading(open_reader(config, shard.source).documents(shard.pieces, account))
-        for name, stage in stages(config, place, account):
-            documents = account.through(name, stage, documents)
-        kept_bytes = 0
-        with KeptWriter(folder, config.seed, config.validation_fraction) as writer:
-            for document in _until(documents, shard.max_bytes):
-                account.keep(document)
-                writer.append(document)
-                kept_bytes += len(document.utf8)
+        with KeptWriter(folder, config.seed, config.validation_fraction, config.work_compression) as writer:
+            kept = _Kept(account, writer)
+            _read(config, shard, place, kept)
         account.check_damage()
-        write_rows(folder / ROWS_NAME, account.rows, {}, {})
+        write_table(folder / ROWS_NAME, account.rows.table())
         return {
             "documents": account.num_kept,
-            "text_bytes": kept_bytes,
+            "text_bytes": kept.text_bytes,
             "lowest_place": writer.lowest_place,
             "summary": account.summary(),
         }
+
+
+@dataclass
+class _Kept:
+    """Where documents go that passed every stage."""
+
+    account: Account
+    writer: KeptWriter
+    text_bytes: int = 0
+
+    def add(self, document: Document) -> None:
+        self.account.keep(document)
+        self.writer.append(document)
+        self.text_bytes += len(document.utf8)
+
+    def add_all(self, texts: Texts) -> None:
+        self.account.keep_all(texts)
+        self.writer.append_all(texts)
+        self.text_bytes += int(texts.text_bytes.sum())
+
+
+def _read(config: PrepConfig, shard: InputShard, place: Place, kept: _Kept) -> None:
+    """Pass a shard's documents through the stages; texts that none has to look into go by in columns."""
+    reader = open_reader(config, shard.source)
+    passed = _through_stages(config, place, kept.account)
+    if shard.max_bytes is not None or not isinstance(reader, TextReader) or not _take_all_texts(config, shard.source):
+        for document in _until(passed(reader.documents(shard.pieces, kept.account)), shard.max_bytes):
+            kept.add(document)
+        return
+    for _ in passed(iter(())):  # announces the stages
+        pass
+    for found in reader.texts(shard.pieces, kept.account):
+        if isinstance(found, Texts):
+            kept.add_all(found)
+        else:
+            for document in passed(iter((found,))):
+                kept.add(document)
+
+
+def _through_stages(config: PrepConfig, place: Place, account: Account) -> Stage:
+    made = list(stages(config, place, account))
+
+    def passed(documents: Iterator[Document]) -> Iterator[Document]:
+        documents = account.reading(documents)
+        for name, stage in made:
+            documents = account.through(name, stage, documents)
+        return documents
+
+    return passed
+
+
+def _take_all_texts(config: PrepConfig, source: int) -> bool:
+    """Whether every stage passes what ``TextsBuilder`` takes on."""
+    looks = (config.language, config.decontaminate, config.pii)
+    return (
+        getattr(config.sources[source], "format", None) == "text"
+        and all(section is None for section in looks)
+        and config.quality == QualitySection()
+        and config.filters == FilterSection(min_characters=config.filters.min_characters)
+    )
 
 
 def stages(config: PrepConfig, place: Place, account: Account) -> Iterator[tuple[str, Stage]]:

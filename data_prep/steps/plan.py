@@ -14,7 +14,7 @@ from data_prep.work import InputShard, Piece, Plan
 from gptdist.config.prep import PrepConfig
 from gptdist.config.section import Section
 
-_VERSION = 2
+_VERSION = 3
 """Raise it when the same config and inputs begin to give other shards."""
 
 _KEYS = {
@@ -58,9 +58,9 @@ def make_plan(config: PrepConfig, readers: Sequence[Reader]) -> tuple[Plan, Iden
 
 
 def recorded_config(config: PrepConfig) -> dict[str, Any]:
-    """Return the config as the manifest holds it: all but where the result goes."""
+    """Return the config as the manifest holds it: all but where the result goes, and what it does not depend on."""
     tree = config.tree()
-    del tree["output_dir"]
+    del tree["output_dir"], tree["work_compression"]
     return tree
 
 

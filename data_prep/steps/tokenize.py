@@ -56,15 +56,16 @@ class TokenizeStep:
         return _Shard(tokenizer, folder, _REFERENCE).tokenize(surviving(work, place.rank, _COLUMNS))
 
 
-def token_lengths(work: Work, shard: int) -> dict[int, int]:
-    """Return the tokens of each document of an input shard that has some, by its row; end-of-document counts."""
+def token_lengths(work: Work, shard: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of an input shard's documents that have tokens, and how many; end-of-document counts."""
     splits = work.marker(NAME, shard)["splits"]
-    lengths: dict[int, int] = {}
+    found = [np.empty((2, 0), dtype=np.int64)]
     for split in splits:
         for run in runs_of([work.task_folder(NAME, shard)], [splits[split]["runs"]], split):
             with run.rows() as rows:
-                lengths.update(zip(rows.column("row").to_pylist(), rows.column("tokens").to_pylist(), strict=True))
-    return lengths
+                found.append(np.stack([rows.column(name).to_numpy() for name in ("row", "tokens")]))
+    documents, tokens = np.concatenate(found, axis=1)
+    return documents, tokens
 
 
 class _UnequalError(Exception):
@@ -115,12 +116,12 @@ class _Shard:
         ids, lengths = self._encode(texts)
         self._check(ids)
         text_bytes = np.diff(text_arrays(texts)[0])
-        ends = np.cumsum(lengths + 1) - 1
-        is_text = np.ones(ids.size + lengths.size, dtype=np.bool_)
-        is_text[ends] = False
-        tokens = writer.room(is_text.size)
-        tokens[is_text] = ids
-        tokens[ends] = self.tokenizer.eod_id
+        tokens = writer.room(ids.size + lengths.size)
+        begin = first = 0
+        for length in lengths.tolist():  # a slice a document: a third of what a mask over all tokens takes
+            tokens[begin : begin + length] = ids[first : first + length]
+            tokens[begin + length] = self.tokenizer.eod_id
+            begin, first = begin + length + 1, first + length
         writer.append(batch, lengths + 1, text_bytes)
         self._count(batch, lengths + 1, text_bytes)
 

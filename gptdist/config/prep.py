@@ -1,6 +1,7 @@
 """What ``gptdist prep run`` reads: sources, stages, tokenizer, and how shards are cut."""
 
 from pathlib import Path
+from typing import Literal
 
 from gptdist.config.prep_decontaminate import DecontaminateSection
 from gptdist.config.prep_dedup import DedupSection
@@ -45,6 +46,10 @@ class PrepConfig(Section):
 
     input_shard_bytes: int = 64_000_000
     """Bytes of input that are done, or done again after a kill, as one; larger compressed files stay whole."""
+
+    work_compression: Literal["lz4", "zstd"] | None = None
+    """Of the kept text between steps, which is gone at the end: zstd needs a third of the disk, and as much CPU time as
+    tokenizing takes."""
 
     max_record_bytes: int = 30_000_000
     """A larger record (a line, a row, a WARC record) is damage; it also bounds what a compression bomb can unpack, and

@@ -3,15 +3,17 @@
 import json
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 
-from data_prep.account import Account, Row
+from data_prep.account import Account
+from data_prep.account_rows import Row, Rows, rows_of
 from data_prep.card.merge import merge_summaries
-from data_prep.card.rows import rows_file_name, write_rows
+from data_prep.card.rows import Removal, read_table, rows_file_name, with_later, write_table
 from data_prep.document import Document, Page
 
 SENTENCES = {
@@ -196,6 +198,23 @@ def all_rows(output_dir: Path) -> list[dict[str, Any]]:
         source = path.name.rpartition("-")[0]
         found += [{**row, "source": source} for row in pq.read_table(path).to_pylist()]
     return found
+
+
+def write_rows(
+    path: Path,
+    rows: Iterable[Row],
+    tokens: Mapping[int, int],
+    removed: Mapping[int, Removal],
+    text_bytes: Mapping[int, int] | None = None,
+) -> None:
+    """Write rows with what became of them later, as the account step does."""
+    counts = np.array([[*tokens.keys()], [*tokens.values()]], dtype=np.int64)
+    write_table(path, with_later(Rows(rows).table(), (counts[0], counts[1]), removed, text_bytes or {}))
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """Yield the rows of a file, but for what came later than the first step."""
+    return rows_of(read_table(path))
 
 
 def make_row(document: int | None, **changes: Any) -> Row:

@@ -19,9 +19,9 @@ from data_prep.card.frequent import FrequentKeys
 from data_prep.card.histogram import EDGES, LogHistogram
 from data_prep.card.merge import DAMAGE_EXAMPLES, merge_summaries
 from data_prep.card.place import places
-from data_prep.card.rows import ACCOUNT_SCHEMA, read_rows, rows_file_name, shard_of, write_rows
+from data_prep.card.rows import ACCOUNT_SCHEMA, rows_file_name, shard_of
 from data_prep.document import Document
-from tests.unit.data_prep.made_account import all_rows, make_row, write_account
+from tests.unit.data_prep.made_account import all_rows, make_row, read_rows, write_account, write_rows
 
 
 @pytest.fixture(scope="module")

