@@ -5,6 +5,8 @@
 
 import argparse
 import contextlib
+import io
+import itertools
 import json
 import os
 import resource
@@ -16,8 +18,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fastwarc.warc import ArchiveIterator
+
 from benchmarks.side_by_side import Corpus, Finished, Ratio, run_ours
 
+_START_UP_PAGES = 300
 PARTS = ("extract", "step tokenize")
 """What the pipeline is for; everything else is overhead."""
 
@@ -45,11 +50,10 @@ def _fresh(corpus: Corpus, what: str, workers: int) -> Finished:
     return run_ours("benchmarks.prep_pipeline", what, str(corpus.folder), str(out), "--workers", str(workers))
 
 
-def config_of(folder: Path, out: Path) -> Any:
-    """Return the config that is measured: every kind of stage, on the WARC files of ``folder``."""
+def config_of(folder: Path, warcs: list[str], out: Path) -> Any:
+    """Return the config that is measured: every kind of stage, on some WARC files."""
     from gptdist.config.prep import PrepConfig
 
-    warcs = sorted(str(path) for path in folder.glob("*.warc.gz"))
     return PrepConfig.from_tree(
         {
             "name": "pipeline",
@@ -61,9 +65,31 @@ def config_of(folder: Path, out: Path) -> Any:
             "pii": {},
             "dedup": {"near": {}},
             "max_damaged_fraction": 0.2,
-            "input_shard_bytes": 1,
+            "validation_fraction": 0.0,
+            "input_shard_bytes": 8_000_000,
         }
     )
+
+
+def start_up(folder: Path, warc: str, out: Path) -> None:
+    """Do what a worker does once (imports, compiled code, models) on the first pages of a file."""
+    from data_prep.executors.local import LocalExecutor
+    from data_prep.pipeline import prepare
+    from data_prep.progress import Progress
+
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    beginning = out / "beginning.warc.gz"
+    with Path(warc).open("rb") as whole:
+        positions = (record.stream_pos for record in ArchiveIterator(whole, parse_http=False))
+        end = next(itertools.islice(positions, _START_UP_PAGES, None))
+        whole.seek(0)
+        beginning.write_bytes(whole.read(end))
+    config = config_of(folder, [str(beginning)], out / "out")
+    begin = time.process_time()
+    prepare(config, LocalExecutor(1), Progress(io.StringIO()))
+    print(f"start-up: {time.process_time() - begin:.1f} CPU seconds", file=sys.stderr)
+    shutil.rmtree(out)
 
 
 def _timed_iterator(source: Iterator[Any], part: str, sign: int, spent: dict[str, float]) -> Iterator[Any]:
@@ -121,7 +147,10 @@ def main() -> None:
     from data_prep.progress import Progress
 
     spent: dict[str, float] = defaultdict(float)
-    config = config_of(arguments.folder, arguments.out)
+    warcs = sorted(str(path) for path in arguments.folder.glob("*.warc.gz"))
+    if arguments.what == "shares":
+        start_up(arguments.folder, warcs[0], arguments.out.with_name("start-up"))
+    config = config_of(arguments.folder, warcs, arguments.out)
     before, started = time.process_time(), time.monotonic()
     with _watched(spent) if arguments.what == "shares" else contextlib.nullcontext():
         done = prepare(config, LocalExecutor(arguments.workers), Progress(sys.stderr))

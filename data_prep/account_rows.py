@@ -1,8 +1,9 @@
 """What became of every document of an input shard, as rows that are collected in columns."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 _PACKED_ROWS = 4096
@@ -65,16 +66,29 @@ class Rows:
         self._packed.append(batch)
         self._count += batch.num_rows
 
-    def table(self) -> Any:
-        """Return all rows as an Arrow table."""
+    def table(self, paths: Sequence[str] = ()) -> Any:
+        """Return all rows as an Arrow table: in the order of their records, those of a path together.
+
+        Stages read ahead of each other, so that a row may come before that of an earlier record.
+
+        Args:
+            paths: order of the paths, where it is known; it may name one twice.
+        """
         self._pack()
-        return pa.Table.from_batches(self._packed, ROW_SCHEMA)
+        table = pa.Table.from_batches(self._packed, ROW_SCHEMA)
+        found = table.column("path").combine_chunks().dictionary_encode()
+        place = {path: number for number, path in reversed([*enumerate(paths)])}
+        places = np.array([place.get(path, len(place)) for path in found.dictionary.to_pylist()], dtype=np.int64)
+        keys = (found.indices.to_numpy(), places[found.indices.to_numpy()]) if len(table) else ()
+        order = np.lexsort((table.column("record").to_numpy(), *keys))
+        return table if (np.diff(order) == 1).all() else table.take(pa.array(order))
 
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[Row]:
-        return rows_of(self.table())
+        self._pack()
+        return rows_of(pa.Table.from_batches(self._packed, ROW_SCHEMA))
 
     def _pack(self) -> None:
         rows, self._recent = self._recent, []

@@ -1,7 +1,7 @@
 """A document, and the contract of every stage: documents of a shard in, documents out."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from data_prep.hashing import text_digest
@@ -27,7 +27,7 @@ class Document:
     """File, folder or dataset name; ``{stdlib}`` and ``{site-packages}`` stand for those folders."""
 
     record: int = 0
-    """Line of a JSON Lines file (from 1), row of a table or record of a WARC file (from 0); 0 for a whole file."""
+    """Line of a JSON Lines file (from 1), row of a table (from 0), byte of a WARC record; 0 for a whole file."""
 
     offset: int | None = None
     """Byte at which the record begins in the file, compressed as it is; unset for a whole file or a row of a table."""
@@ -49,11 +49,15 @@ class Document:
 
     def with_text(self, text: str) -> "Document":
         """Return the document with another text and no page."""
-        return replace(self, text=text, page=None)
+        return Document(text, self.path, self.record, self.offset, self.url, language=self.language)
+
+    def with_page(self, page: Page) -> "Document":
+        """Return the document with a page whose text is still to be found."""
+        return Document("", self.path, self.record, self.offset, self.url, page, self.language)
 
     def with_language(self, language: str) -> "Document":
         """Return the document with its language; what is known of the text stays known."""
-        known = replace(self, language=language)
+        known = Document(self.text, self.path, self.record, self.offset, self.url, self.page, language)
         vars(known).update({name: vars(self)[name] for name in ("utf8", "digest") if name in vars(self)})
         return known
 

@@ -17,7 +17,11 @@ from gptdist.errors import DataError
 UNKNOWN = "unknown"
 """In an account, the language of a text in which the model finds nothing to go by."""
 
-_PLACES, _PLACE_CHARACTERS = 4, 120
+_PLACES, _PLACE_CHARACTERS = (0.0, 0.1, 1.0), 80
+"""Parts of the way through a text. Of 3,236 pages of documentation in 21 languages these name 86.0 % as their package
+does, four even places 82.6 %, and two inside 76.0 %: there technical pages have code and tables. Time goes by the
+characters."""
+
 _LABEL = "__label__"
 
 
@@ -55,16 +59,14 @@ def identify(text: str) -> tuple[str | None, float]:
 
 
 def sample(text: str) -> str:
-    """Return up to 480 characters on one line, from four places where the text is longer.
+    """Return up to 240 characters on one line: of a longer text its ends, and a place behind what a page begins with.
 
     A page begins and ends with menus and notices, often in another language than its text.
     """
-    whole = _PLACES * _PLACE_CHARACTERS
-    if len(text) > whole:
+    if len(text) > len(_PLACES) * _PLACE_CHARACTERS:
         last = len(text) - _PLACE_CHARACTERS
-        text = " ".join(
-            text[begin : begin + _PLACE_CHARACTERS] for begin in (i * last // (_PLACES - 1) for i in range(_PLACES))
-        )
+        begins = (int(part * last) for part in _PLACES)
+        text = " ".join(text[begin : begin + _PLACE_CHARACTERS] for begin in begins)
     line = " ".join(text.split())
     return line.encode("utf-8", "replace").decode()  # a lone surrogate has no UTF-8, which the model is given
 

@@ -15,18 +15,20 @@ logger = logging.getLogger(__name__)
 
 _LOST_WORKERS = 3
 """Times in a row that a worker may die without any task getting done before the run gives up."""
-_PRELOADED = ["data_prep.executors.executor"]
-"""Imported once by the server that workers are forked from."""
+_PRELOADED = ["data_prep.executors.executor", "pandas"]
+"""Imported once by the server that workers are forked from; Arrow imports pandas with the first array it makes."""
 
 
 class LocalExecutor:
-    """Run tasks in ``workers`` processes; a single worker, or a single task, is this process itself.
+    """Run tasks in ``workers`` processes, which stay for all steps; a single worker is this process itself.
 
-    A worker that is killed (out of memory, ``kill -9``) takes nothing with it but its task, which is run again.
+    So is a first step of a single task. A worker that is killed (out of memory, ``kill -9``) takes nothing with it but
+    its task, which is run again.
     """
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
+        self._pool: ProcessPoolExecutor | None = None
 
     def run(self, batch: Batch, finished: Callable[[int], None]) -> Sequence[str]:
         """Run a batch; see ``Executor``.
@@ -34,7 +36,7 @@ class LocalExecutor:
         Raises:
             DataError: workers die again and again.
         """
-        if self._workers == 1 or len(batch.ranks) == 1:
+        if self._workers == 1 or (len(batch.ranks) == 1 and self._pool is None):
             return self._run_here(batch, finished)
         failed: dict[int, tuple[str, ...]] = {}
         left = list(batch.ranks)
@@ -45,6 +47,7 @@ class LocalExecutor:
                 self._run_pool(batch, left, failed, finished)
                 break
             except BrokenProcessPool:
+                self._pool = None
                 work = Work(batch.work_folder)
                 for rank in [rank for rank in left if work.is_done(batch.step, rank)]:
                     left.remove(rank)
@@ -72,27 +75,30 @@ class LocalExecutor:
         self, batch: Batch, left: list[int], failed: dict[int, tuple[str, ...]], finished: Callable[[int], None]
     ) -> None:
         """Run ``left`` in a pool, taking out of it what is done, and what has failed into ``failed``."""
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(_PRELOADED)
-        workers = min(self._workers, len(left))
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_single_thread) as pool:
-            queue = iter(list(left))
-            running: dict[Future[tuple[str, ...]], int] = {}
-            while True:
-                while (
-                    len(failed) < MOST_FAILURES and len(running) < workers and (rank := next(queue, None)) is not None
-                ):
-                    running[pool.submit(perform, str(batch.work_folder), batch.step, rank, batch.world_size)] = rank
-                if not running:
-                    return
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    found = future.result()
-                    rank = running.pop(future)
-                    left.remove(rank)
-                    if found:
-                        failed[rank] = found
-                    else:
-                        finished(rank)
+        pool = self._pool = self._pool or _start_pool(self._workers)
+        queue = iter(list(left))
+        running: dict[Future[tuple[str, ...]], int] = {}
+        while True:
+            while (
+                len(failed) < MOST_FAILURES and len(running) < self._workers and (rank := next(queue, None)) is not None
+            ):
+                running[pool.submit(perform, str(batch.work_folder), batch.step, rank, batch.world_size)] = rank
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                found = future.result()
+                rank = running.pop(future)
+                left.remove(rank)
+                if found:
+                    failed[rank] = found
+                else:
+                    finished(rank)
+
+
+def _start_pool(workers: int) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_single_thread)
 
 
 def _gave_up(batch: Batch, ranks: Sequence[int], losses: int) -> str:

@@ -10,7 +10,7 @@ from data_prep.quality.grams import measure_grams
 from data_prep.quality.lines import measure_line_shapes, measure_repetition
 from data_prep.quality.measured import Measured
 from data_prep.quality.verdict import Verdict, above, below
-from data_prep.quality.word_counts import count_different
+from data_prep.quality.word_counts import count_different, count_symbols
 from data_prep.quality.words import Hashes
 from gptdist.config.prep_rule_sets import GopherQualitySection, GopherRepetitionSection
 
@@ -42,8 +42,8 @@ def _quality(
         yield below("min_mean_word_length", counts.columns / spaced, section.min_mean_word_length)
         yield above("max_mean_word_length", counts.columns / spaced, section.max_mean_word_length)
     words = max(1, counts.words)
-    yield above("max_hashes_per_word", text.text.count("#") / words, section.max_symbols_per_word)
-    ellipses = text.text.count("...") + text.text.count("…")
+    hashes, ellipses = count_symbols(text.codes)
+    yield above("max_hashes_per_word", hashes / words, section.max_symbols_per_word)
     yield above("max_ellipses_per_word", ellipses / words, section.max_symbols_per_word)
     lines, bullets, cut_off = measure_line_shapes(text.codes, text.kinds)
     yield above("max_bullet_lines_fraction", bullets / max(1, lines), section.max_bullet_lines_fraction)

@@ -19,6 +19,8 @@ from data_prep.quality.characters import (
 )
 from data_prep.quality.words import Codes, Hashes, Kinds, Places
 
+_HASH, _DOT, _ELLIPSIS = 0x23, 0x2E, 0x2026
+
 
 class WordCounts(NamedTuple):
     """Counts of a document's words."""
@@ -65,6 +67,19 @@ def count_words(kinds: Kinds, starts: Places, ends: Places) -> tuple[int, int, i
                 for i in range(starts[word], ends[word]):
                     columns += kinds[i] & WIDE != 0
     return starts.size, no_symbols, columns, unspaced, south_east_asian, alphabetic, latin
+
+
+@compiled
+def count_symbols(codes: Codes) -> tuple[int, int]:
+    """Return the number of hash signs, and of ellipses: three dots, or the character that looks like them."""
+    hashes = ellipses = dots = 0
+    for code in codes:
+        hashes += code == _HASH
+        dots = dots + 1 if code == _DOT else 0
+        if code == _ELLIPSIS or dots == 3:
+            ellipses += 1
+            dots = 0
+    return hashes, ellipses
 
 
 @compiled

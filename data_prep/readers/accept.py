@@ -1,7 +1,5 @@
 """What every reader does with the text or page of a record before it is a document."""
 
-from dataclasses import replace
-
 from data_prep.account import Account
 from data_prep.document import Document, Page
 
@@ -46,7 +44,7 @@ def accept_page(content: bytes, encoding: str | None, origin: Document, account:
     if not content or content.isspace():
         account.drop(origin, "read", "empty")
         return None
-    return replace(origin, page=Page(content, encoding))
+    return origin.with_page(Page(content, encoding))
 
 
 def accept_field(value: str | bytes, is_page: bool, origin: Document, place: str, account: Account) -> Document | None:
@@ -58,7 +56,7 @@ def accept_field(value: str | bytes, is_page: bool, origin: Document, place: str
     document = accept_text(value, origin, place, account)
     if document is None or not is_page:
         return document
-    return replace(document, text="", page=Page(document.utf8, "utf-8"))
+    return document.with_page(Page(document.utf8, "utf-8"))
 
 
 def is_too_large(size: int, limit: int, place: str, account: Account) -> bool:

@@ -9,7 +9,9 @@ from fastwarc.warc import WarcRecordType
 from data_prep.account import Account
 from data_prep.document import Document
 from data_prep.readers.accept import accept_page, accept_utf8, is_too_large
+from data_prep.readers.found import FoundFile
 from data_prep.readers.http_body import BodyError, decode_body
+from data_prep.readers.lines import codec_of
 from data_prep.readers.source_files import SourceFiles
 from data_prep.readers.storage import printable
 from data_prep.readers.warc_records import WarcEntry, WarcRecords
@@ -36,8 +38,17 @@ class WarcReader:
         self._max_record_bytes = config.max_record_bytes
 
     def pieces(self) -> list[Piece]:
-        """Return every file as one piece."""
-        return self._files.whole()
+        """Return the files; those whose records are compressed one by one, by their names, are cut anywhere.
+
+        Nothing is looked into: whoever reads a part finds its first record.
+        """
+        return [piece for file in self._files.files for piece in self._cut(file)]
+
+    def _cut(self, file: FoundFile) -> Iterator[Piece]:
+        step = self._files.piece_bytes if codec_of(file.path) is not None else file.size
+        for begin in range(0, max(1, file.size), max(1, step)):
+            end = begin + step
+            yield Piece(file.path, file.label, min(end, file.size) - begin, begin, end if end < file.size else None)
 
     def versions(self) -> list[str]:
         """Return label and version of every file."""
@@ -58,7 +69,7 @@ class WarcReader:
 
     def _document(self, label: str, entry: WarcEntry, account: Account) -> Document | None:
         content = entry.content or b""
-        origin = Document("", label, record=entry.number, offset=entry.offset, url=entry.url)
+        origin = Document("", label, record=entry.offset, offset=entry.offset, url=entry.url)
         place = f"{label}, byte {entry.offset}"
         if not entry.is_response:
             return accept_utf8(content, origin, place, account)

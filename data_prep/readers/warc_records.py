@@ -1,5 +1,6 @@
 """The records of a web archive in order, with every damaged one named and reading gone on behind it."""
 
+import math
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,6 @@ from data_prep.work import Piece
 class WarcEntry:
     """A record that is well, and its content."""
 
-    number: int
     offset: int
     content_bytes: int
     """As its header says."""
@@ -30,14 +30,29 @@ class WarcEntry:
     """None where nobody wants it."""
 
 
+@dataclass(frozen=True)
+class _Stop:
+    """Where the parser could not go on."""
+
+    offset: int
+    """Of the record before."""
+
+    reason: str
+    end: int
+    """Byte behind that record."""
+
+
 class WarcRecords:
     """Read the records of a file.
 
     The parser goes by the lengths that records state. Whether a length was true shows only behind the record, so each
     is given out when the next one is there, or the file has ended as it should.
 
+    A part of a file has the records that begin in it: the first is looked for, and the last is read to its end, which
+    may be behind the part's.
+
     Args:
-        piece: the file.
+        piece: the file, or a part of one.
         limit: largest content, in bytes.
         account: told what cannot be read.
         wants: whether a record's content is wanted; HTTP headers are parsed.
@@ -49,9 +64,10 @@ class WarcRecords:
         self._limit = limit
         self._account = account
         self._wants = wants
-        self._number = 0
-        self._pending: tuple[int, str] | None = None
-        """Where and why the parser stopped behind a record that is well: told once what follows is known."""
+        self._begin = piece.begin
+        self._end = math.inf if piece.end is None or self._file.is_one_stream else piece.end
+        self._pending: _Stop | None = None
+        """Why the parser stopped behind a record that is well: told once what follows is known."""
 
     def entries(self) -> Iterator[WarcEntry]:
         """Yield the records whose content is wanted.
@@ -59,10 +75,17 @@ class WarcRecords:
         Raises:
             DataError: the file cannot be read.
         """
-        position: int | None = 0
-        while position is not None:
+        position = self._first_start()
+        while position is not None and position < self._end:
             position = yield from self._run(position)
+        if self._pending is not None and position == self._pending.end:
+            self._pending = None  # a record begins there, which whoever reads the next part will meet
         self._tell_pending()
+
+    def _first_start(self) -> int | None:
+        if self._begin == 0:
+            return 0
+        return None if self._file.is_one_stream else self._file.next_start(self._begin - 1)
 
     def _run(self, start: int) -> Generator[WarcEntry, None, int | None]:
         """Yield records from ``start`` on, until the end (None), or damage: return where to go on."""
@@ -74,12 +97,13 @@ class WarcRecords:
                 if held is not None and held.content is not None:
                     yield held
                 held = None
-                offset, number = record.stream_pos, self._number
-                self._number += 1
+                offset = record.stream_pos
+                if offset >= self._end:
+                    break
                 fault = _fault(record)
                 if fault is not None:
                     return self._damage(*fault, offset)
-                held = self._entry(record, offset, number)
+                held = self._entry(record, offset)
                 if held is None:
                     return self._damage("record_too_large", f"above max_record_bytes {self._limit}; raise it", offset)
                 if held.content is not None and len(held.content) < record.content_length:
@@ -92,7 +116,7 @@ class WarcRecords:
             return (yield from self._ended(held))
         return None
 
-    def _entry(self, record: Any, offset: int, number: int) -> WarcEntry | None:
+    def _entry(self, record: Any, offset: int) -> WarcEntry | None:
         """Return the record, with its content if that is wanted; None if it is wanted, but too large."""
         stated = record.content_length
         response = record.record_type == WarcRecordType.response
@@ -101,14 +125,13 @@ class WarcRecords:
                 record.parse_http()
             except OSError as error:
                 self._tell("bad_http_header", offset, f"HTTP header cannot be parsed ({first_line(error)})")
-                return WarcEntry(number, offset, stated)
+                return WarcEntry(offset, stated)
         if not self._wants(record):
-            return WarcEntry(number, offset, stated)
+            return WarcEntry(offset, stated)
         if stated > self._limit:
             return None
         headers = record.http_headers if response else None
         return WarcEntry(
-            number,
             offset,
             stated,
             url=_address(record),
@@ -123,12 +146,12 @@ class WarcRecords:
         """The parser cannot go on: find out whether the record before is to blame, and where the next one begins."""
         if held is None:
             self._pending = None
-            self._number += 1
             return self._damage(_kind_of(reason), f"record cannot be read ({reason}); restore the file", start)
-        if self._end_of(held) is not None:
+        end = self._end_of(held)
+        if end is not None:
             if held.content is not None:
                 yield held
-            self._pending = held.offset, reason
+            self._pending = _Stop(held.offset, reason, end)
         return self._file.next_start(held.offset)
 
     def _ended(self, held: WarcEntry) -> Generator[WarcEntry, None, int | None]:
@@ -184,9 +207,9 @@ class WarcRecords:
 
     def _tell_pending(self) -> None:
         if self._pending is not None:
-            offset, reason = self._pending
-            self._pending = None
-            self._tell(_kind_of(reason), offset, f"what follows this record is none ({reason}); restore the file")
+            stop, self._pending = self._pending, None
+            detail = f"what follows this record is none ({stop.reason}); restore the file"
+            self._tell(_kind_of(stop.reason), stop.offset, detail)
 
 
 def _fault(record: Any) -> tuple[str, str] | None:

@@ -24,6 +24,7 @@ from gptdist.config.prep_quality import QualitySection
 
 NAME = "documents"
 ROWS_NAME = "rows.parquet"
+_GATHERED, _GATHERED_BYTES = 256, 1 << 22
 
 
 class DocumentsStep:
@@ -48,7 +49,7 @@ class DocumentsStep:
             kept = _Kept(account, writer)
             _read(config, shard, place, kept)
         account.check_damage()
-        write_table(folder / ROWS_NAME, account.rows.table())
+        write_table(folder / ROWS_NAME, account.rows.table([piece.label for piece in shard.pieces]))
         return {
             "documents": account.num_kept,
             "text_bytes": kept.text_bytes,
@@ -79,7 +80,7 @@ class _Kept:
 def _read(config: PrepConfig, shard: InputShard, place: Place, kept: _Kept) -> None:
     """Pass a shard's documents through the stages; texts that none has to look into go by in columns."""
     reader = open_reader(config, shard.source)
-    passed = _through_stages(config, place, kept.account)
+    passed = _through_stages(config, place, kept.account, gather=shard.max_bytes is None)
     if shard.max_bytes is not None or not isinstance(reader, TextReader) or not _take_all_texts(config, shard.source):
         for document in _until(passed(reader.documents(shard.pieces, kept.account)), shard.max_bytes):
             kept.add(document)
@@ -94,16 +95,42 @@ def _read(config: PrepConfig, shard: InputShard, place: Place, kept: _Kept) -> N
                 kept.add(document)
 
 
-def _through_stages(config: PrepConfig, place: Place, account: Account) -> Stage:
+def _through_stages(config: PrepConfig, place: Place, account: Account, *, gather: bool) -> Stage:
+    """Return all stages as one.
+
+    Args:
+        config: the run.
+        place: which task this is.
+        account: of its input shard.
+        gather: whether each stage may do many documents before the next one begins; it then reads ahead.
+    """
     made = list(stages(config, place, account))
 
     def passed(documents: Iterator[Document]) -> Iterator[Document]:
         documents = account.reading(documents)
         for name, stage in made:
             documents = account.through(name, stage, documents)
+            if gather:
+                documents = _gathered(documents)
         return documents
 
     return passed
+
+
+def _gathered(documents: Iterator[Document]) -> Iterator[Document]:
+    """Take documents some hundreds at a time, so that what a stage looks things up in stays in the processor's cache.
+
+    Between pages the language model alone takes 2.5 times as long.
+    """
+    batch: list[Document] = []
+    size = 0
+    for document in documents:
+        batch.append(document)
+        size += len(document.page.content) if document.page else len(document.text)
+        if len(batch) == _GATHERED or size >= _GATHERED_BYTES:
+            yield from batch
+            batch, size = [], 0
+    yield from batch
 
 
 def _take_all_texts(config: PrepConfig, source: int) -> bool:

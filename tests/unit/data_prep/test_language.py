@@ -60,11 +60,10 @@ def test_the_sample_is_bounded_and_from_all_over_the_text() -> None:
     assert sample("a\n b\t\x0c c ") == "a b c"
     text = " ".join(f"{i:05d}" for i in range(10_000))
     words = sample(text).split()
-    assert len(sample(text)) <= 904
+    assert len(sample(text)) <= 242
     assert words[0] == "00000"
     assert words[-1] == "09999"
-    assert any(word.startswith(("032", "033", "034")) for word in words)
-    assert any(word.startswith(("065", "066", "067")) for word in words)
+    assert any(word.startswith(("009", "010")) for word in words)
 
 
 @pytest.mark.parametrize("text", ["", " \n", "123", "...", "a b c d", "\ud800"])
