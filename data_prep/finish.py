@@ -6,6 +6,7 @@ Files are linked from the work folder, not moved: a run that is killed here does
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -13,9 +14,11 @@ from typing import Any
 
 from data_prep.card.merge import merge_summaries
 from data_prep.card.rows import rows_file_name
+from data_prep.decontaminate.table import check_decontaminate
 from data_prep.steps import account, documents
 from data_prep.steps.plan import Identity, recorded_config
 from data_prep.steps.shards import SHARDS, finished_packing, finished_splits, read_layout
+from data_prep.steps.tokenize import NAME as TOKENIZE
 from data_prep.steps.tokenizer import prepared_tokenizer, tokenizer_folder
 from data_prep.work import MARKER_NAME, Work
 from gptdist.config.prep import PrepConfig
@@ -28,6 +31,7 @@ from gptdist.errors import DataError
 ACCOUNT_DIR, TOKENIZER_DIR = "account", "tokenizer"
 RUN_NAME, SUMMARY_NAME = "run.json", "summary.json"
 _FINISHED_DIR = "finished"
+_NAMED_SAMPLES = 20
 _RECORDED_VERSIONS = ("gptdist", "resiliparse", "fastwarc", "gigatoken", "tokenizers", "pyarrow", "numpy", "numba")
 
 
@@ -117,13 +121,31 @@ def _build_account(work: Work, folder: Path, manifests: tuple[DatasetManifest, .
             "kind": tokenizer.kind,
             "vocab_size": tokenizer.vocab_size,
             "fingerprint": tokenizer.fingerprint,
+            "engines": dict(sorted(Counter(_engines(work)).items())),
         },
+        "evaluation": _evaluation(work),
         "near_clusters": work.marker("near_clusters", 0) if work.config.dedup.near else None,
         "packing": {manifest.name: manifest.packing for manifest in manifests} if work.config.packing else None,
         "versions": {name: version(name) for name in _RECORDED_VERSIONS},
     }
     write_whole(folder / SUMMARY_NAME, json.dumps(summary, ensure_ascii=False, indent=1).encode())
     write_whole(folder / RUN_NAME, json.dumps(vars(identity)).encode())
+
+
+def _engines(work: Work) -> Iterator[str]:
+    """Yield what encoded each input shard: a fallback is right, but slow, and no accident that should be missed."""
+    return (str(work.marker(TOKENIZE, rank)["engine"]) for rank in range(work.num_shards))
+
+
+def _evaluation(work: Work) -> list[dict[str, Any]] | None:
+    """Return what of each evaluation set was looked for."""
+    section = work.config.decontaminate
+    if section is None:
+        return None
+    return [
+        {**vars(file), "too_short": len(file.too_short), "first_too_short": file.too_short[:_NAMED_SAMPLES]}
+        for file in check_decontaminate(section)
+    ]
 
 
 def _described(work: Work, index: int) -> dict[str, Any]:

@@ -23,10 +23,20 @@ def report(summary: Mapping[str, Any]) -> str:
     last = f"{sum(split.tokens for split in splits):,} tokens"
     tokenizer = summary.get("tokenizer")
     if tokenizer:
-        last += f"; tokenizer {tokenizer['kind']} with {tokenizer['vocab_size']:,} ids"
+        last += f"; tokenizer {tokenizer['kind']} with {tokenizer['vocab_size']:,} ids, {_engines(tokenizer)}"
     funnel = [_funnel_row(source, [split for split in splits if split.source == source["name"]]) for source in sources]
     rows = [_split_row(split) for split in splits]
-    return "\n".join([*_table(_FUNNEL_HEAD, funnel), "", *_table(_SPLIT_HEAD, rows), "", *_packing(splits), last])
+    return "\n".join(
+        [
+            *_table(_FUNNEL_HEAD, funnel),
+            "",
+            *_table(_SPLIT_HEAD, rows),
+            "",
+            *_packing(splits),
+            *_evaluation(summary),
+            last,
+        ]
+    )
 
 
 def dropped_by(passages: Mapping[str, Any]) -> dict[str, int]:
@@ -71,6 +81,27 @@ def _packing(splits: Sequence[SplitSize]) -> list[str]:
         sum(counts[name] for counts in found) for name in ("documents_cut", "documents_cut_without", "padding_tokens")
     )
     return [f"packing: {cut:,} documents cut, {without:,} without it; {padding:,} tokens of padding, not counted above"]
+
+
+def _engines(tokenizer: Mapping[str, Any]) -> str:
+    """Return which engine encoded; if it was more than one, how many input shards each did."""
+    engines = tokenizer["engines"]
+    if len(engines) == 1:
+        return f"encoded by {next(iter(engines))}"
+    return "input shards encoded by " + ", ".join(f"{name}: {count:,}" for name, count in engines.items())
+
+
+def _evaluation(summary: Mapping[str, Any]) -> list[str]:
+    """Return the line on what evaluation sets were looked for."""
+    files = summary.get("evaluation")
+    if not files:
+        return []
+    line = f"decontamination: {sum(file['samples'] for file in files):,} samples of {len(files)} evaluation sets"
+    short = [file for file in files if file["too_short"]]
+    if short:
+        first = f"{short[0]['label']}:{short[0]['first_too_short'][0]}"
+        line += f"; {sum(file['too_short'] for file in short):,} too short to be looked for (first: {first})"
+    return [line]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

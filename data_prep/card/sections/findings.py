@@ -1,6 +1,9 @@
 """What was found in the text or was wrong with the input: personal data, evaluation sets, damage."""
 
-from data_prep.card.markup import code, element, joined, share, table, whole
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from data_prep.card.markup import Html, code, element, joined, share, table, whole
 from data_prep.card.sections.view import Section, View, note
 from data_prep.card.words import OVERLAP
 
@@ -30,8 +33,10 @@ def evaluation_section(view: View) -> Section:
     if "decontaminate" not in view.sums["passages"] and not hits:
         text = "Evaluation sets were not looked for: the config has no section decontaminate."
         return Section("decontamination", title, element("p", text))
+    looked_for = _looked_for(view.summary.get("evaluation") or [])
     if not hits and not counts:
-        return Section("decontamination", title, element("p", "No document shares text with an evaluation set."))
+        text = "No document shares text with an evaluation set."
+        return Section("decontamination", title, joined([element("p", text), *looked_for]))
     ordered = sorted(hits.items(), key=lambda item: (-item[1].documents, item[0]))
     cells = [(element("bdi", name), element("bdi", hit.first), whole(hit.documents)) for name, hit in ordered]
     below = counts.pop("below_threshold", 0)
@@ -49,7 +54,33 @@ def evaluation_section(view: View) -> Section:
     body.append(
         note("A document that shares text with several samples counts for each, for a hundred of them at most.")
     )
-    return Section("decontamination", title, joined(body))
+    return Section("decontamination", title, joined([*body, *looked_for]))
+
+
+def _looked_for(files: Sequence[Mapping[str, Any]]) -> list[Html]:
+    """Return the table of evaluation sets, and which samples are too short to be found."""
+    if not files:
+        return []
+    rows = [
+        (
+            element("bdi", file["label"]),
+            whole(file["samples"]),
+            whole(file["ngrams"]),
+            whole(file["whole_texts"]),
+            whole(file["too_short"]),
+        )
+        for file in files
+    ]
+    head = ["file", "samples", "n-grams", "short texts, as a whole", "samples too short"]
+    parts = [table("What was looked for", head, rows)]
+    short = [
+        element("li", element("bdi", f"{file['label']}: {', '.join(map(str, file['first_too_short']))}"))
+        for file in files
+        if file["too_short"]
+    ]
+    if short:
+        parts += [note("Samples too short to be looked for, the first of each set by number:"), element("ul", *short)]
+    return parts
 
 
 def damage_section(view: View) -> Section:

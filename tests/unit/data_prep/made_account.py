@@ -99,7 +99,23 @@ def write_account(output_dir: Path, *, shards: int = 3, documents: int = 600) ->
         },
         "packing": None,
         "seconds": 12.34,
-        "tokenizer": {"kind": "bpe", "vocab_size": 32000, "fingerprint": "0123456789abcdef"},
+        "tokenizer": {
+            "kind": "bpe",
+            "vocab_size": 32000,
+            "fingerprint": "0123456789abcdef",
+            "engines": {"gigatoken": 3},
+        },
+        "evaluation": [
+            {
+                "label": "a.jsonl",
+                "samples": 900,
+                "ngrams": 40_000,
+                "whole_texts": 7,
+                "too_short": 2,
+                "first_too_short": [4, 81],
+            },
+            {"label": "b.parquet", "samples": 1, "ngrams": 30, "whole_texts": 0, "too_short": 0, "first_too_short": []},
+        ],
         "versions": {"gptdist": "0.1.0", "numpy": "2.4.0"},
     }
     (folder / "summary.json").write_text(json.dumps(summary))

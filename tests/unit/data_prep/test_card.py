@@ -194,9 +194,11 @@ def test_packing_is_told_apart(tmp_path: Path) -> None:
     assert "gptdist data verify" not in reader.text
     for number in ("2,048", "555", "7,777", "123"):
         assert number in reader.text
+    assert "a.jsonl: 4, 81" in reader.text  # samples too short to be looked for
+    assert "40,000" in reader.text
     lines = report(summary).splitlines()
     assert lines[5].split()[2] == str(split["documents"] - 40)
-    assert lines[-2] == "packing: 4 documents cut, 31 without it; 123 tokens of padding, not counted above"
+    assert lines[-3] == "packing: 4 documents cut, 31 without it; 123 tokens of padding, not counted above"
 
 
 def test_hostile_text_is_shown_and_does_nothing(tmp_path: Path) -> None:
@@ -211,6 +213,7 @@ def test_hostile_text_is_shown_and_does_nothing(tmp_path: Path) -> None:
         HOSTILE: [[1, {**sample, "numbers": {}}]],
     }
     summary["config"] = summary["tokenizer"] = {HOSTILE: HOSTILE}
+    summary["evaluation"][0]["label"] = HOSTILE
     (tmp_path / "account" / "summary.json").write_text(json.dumps(summary))
     numbers = json.dumps({"evaluation": HOSTILE})
     rows = [
@@ -311,9 +314,14 @@ def test_the_report_after_a_run(output_dir: Path) -> None:
     )
     assert f"{split['tokens']:,}" in lines[5]
     assert lines[5].endswith("  2")
-    assert lines[-1].endswith("tokens; tokenizer bpe with 32,000 ids")
+    assert lines[-1].endswith("tokens; tokenizer bpe with 32,000 ids, encoded by gigatoken")
+    assert lines[-2] == (
+        "decontamination: 901 samples of 2 evaluation sets; 2 too short to be looked for (first: a.jsonl:4)"
+    )
     split["shards"] = [{"name": "train-00000"}]
     web["passages"] = {}
+    summary["tokenizer"]["engines"] = {"gigatoken": 2, "reference": 1}
+    assert report(summary).endswith("32,000 ids, input shards encoded by gigatoken: 2, reference: 1")
     del summary["tokenizer"]
     lines = report(summary).splitlines()
     assert "none" in lines[1]
