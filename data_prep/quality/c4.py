@@ -203,33 +203,42 @@ def _sift(
     limits: tuple[int, int, bool, bool],
     phrases: Phrases,
     citations: Codes,
-) -> tuple[Codes, NDArray[np.int64], int]:
-    """Return the lines that stay, joined by newlines, how many went for each reason, and why the document goes."""
+) -> tuple[Codes, NDArray[np.int64], int, bool, bool]:
+    """Return the lines that stay, joined by newlines, how many went for each reason, and why the document goes.
+
+    Where lines that stay had a blank one between them, one is left: it is where a paragraph ends. Whether there was one
+    before the first and behind the last is what comes last.
+    """
     kept, removed = np.empty(codes.size + 1, np.uint32), np.zeros(5, np.int64)
-    count = begin = 0
+    count = begin = blank = 0
+    blank_before = False
     while begin < codes.size:
         i = begin
         while i < codes.size and not kinds[i] & BREAK:
             i += 1
         first, last = _strip(kinds, begin, i)
         begin = i + 2 if i + 1 < codes.size and codes[i] == 0x0D and codes[i + 1] == _NEWLINE else i + 1
+        if first == last:
+            blank = 1
+            continue
         if limits[2] and last - first <= limits[0] and _cannot_end_a_sentence(codes, kinds, first, last):
             removed[_NO_PUNCTUATION] += 1
             continue
-        place = count + 1 if count else 0
+        place = count + 1 + blank if count else 0
         end = _copy_line(codes, kinds, first, last, citations, kept, place)
         reason = _shape_reason(kept, table, (place, end), _words_of_line(kinds, first, last), limits)
         if reason < 0:
             reason = _content_reason(kept, place, end, limits[3], phrases)
         if reason < -1:
-            return kept[:0], removed, -1 - reason
+            return kept[:0], removed, -1 - reason, False, False
         if reason >= 0:
             removed[reason] += 1
             continue
-        if place:
-            kept[count] = _NEWLINE
-        count = end
-    return kept[:count], removed, 0
+        if not count:
+            blank_before = blank == 1
+        kept[count:place] = _NEWLINE
+        count, blank = end, 0
+    return kept[:count], removed, 0, blank_before, blank == 1
 
 
 @dataclass
@@ -251,7 +260,7 @@ def c4(text: Measured, whole_text: str, section: C4Section) -> Sifted:
         section: the thresholds.
     """
     is_whole = len(text.text) == len(whole_text)
-    sifted = _sift_piece(text, section) if is_whole else _sift_pieces(whole_text, section)
+    sifted = _sift_piece(text, section)[0] if is_whole else _sift_pieces(whole_text, section)
     if sifted.verdict is None and section.min_sentences is not None:
         sifted.verdict = below("min_sentences", _sentences(sifted.text, section.min_sentences), section.min_sentences)
     return sifted
@@ -268,7 +277,7 @@ def _sentences(text: str, enough: int) -> int:
 
 
 def _sift_pieces(text: str, section: C4Section) -> Sifted:
-    whole, kept, begin = Sifted(""), [], 0
+    whole, kept, begin, is_paragraph = Sifted(""), [], 0, False
     while begin < len(text) and whole.verdict is None:
         end = text.rfind("\n", begin, begin + MOST_CHARACTERS)
         end = len(text) if len(text) - begin <= MOST_CHARACTERS else end
@@ -277,16 +286,21 @@ def _sift_pieces(text: str, section: C4Section) -> Sifted:
             end = len(text) if end < 0 else end
             whole.removed["long_line"] += 1
         else:
-            piece = _sift_piece(Measured(text[begin:end]), section)
+            piece, blank_before, blank_after = _sift_piece(Measured(text[begin:end]), section)
             whole.removed += piece.removed
             whole.verdict = piece.verdict
-            kept.append(piece.text)
+            is_paragraph |= blank_before
+            if piece.text:
+                kept += ["\n\n" if is_paragraph else "\n", piece.text]
+                is_paragraph = False
+            is_paragraph |= blank_after or text.endswith("\n", begin, end)
         begin = end + 1
-    whole.text = "\n".join(filter(None, kept))
+    whole.text = "".join(kept[1:])
     return whole
 
 
-def _sift_piece(text: Measured, section: C4Section) -> Sifted:
+def _sift_piece(text: Measured, section: C4Section) -> tuple[Sifted, bool, bool]:
+    """Return what is left of whole lines, and whether there is a blank one before and behind that."""
     most, least = section.max_word_characters, section.min_words_per_line
     limits = (
         _NO_LIMIT if most is None else most,
@@ -301,11 +315,11 @@ def _sift_piece(text: Measured, section: C4Section) -> Sifted:
         _present(_POLICY_PHRASES if section.remove_policy_lines else (), lowered),
     )
     citations = _as_codes(_CITATIONS if section.remove_citations and "[" in text.text else ())
-    kept, removed, reason = _sift(text.codes, text.kinds, character_table(), limits, phrases, citations)
+    kept, removed, reason, before, after = _sift(text.codes, text.kinds, character_table(), limits, phrases, citations)
     if reason:
-        return Sifted("", Verdict("lorem_ipsum" if reason == _LOREM_IPSUM else "curly_bracket", 1, 0))
+        return Sifted("", Verdict("lorem_ipsum" if reason == _LOREM_IPSUM else "curly_bracket", 1, 0)), False, False
     counts = Counter({name: count for name, count in zip(_REASONS, removed.tolist(), strict=True) if count})
-    return Sifted(kept.tobytes().decode("utf-32-le", "surrogatepass").strip(), removed=counts)
+    return Sifted(kept.tobytes().decode("utf-32-le", "surrogatepass").strip(), removed=counts), before, after
 
 
 def _present(phrases: tuple[str, ...], lowered: bytes) -> Codes:

@@ -47,7 +47,6 @@ def test_prose_of_every_script_passes_unchanged(language: str) -> None:
         ("Please enable JavaScript to see this.", "javascript"),
         ("Read our Privacy Policy to know more.", "policy"),
         ("This site uses cookies, like others.", "policy"),
-        ("", "no_terminal_punctuation"),
         ("好。", "few_words"),
     ],
 )
@@ -110,6 +109,17 @@ def test_sentences_of_what_is_left_are_counted() -> None:
     assert c4(Measured(""), "", C4Section()).verdict == Verdict("min_sentences", 0, 5)
 
 
+@pytest.mark.parametrize("changes", [{}, {"require_terminal_punctuation": False}])
+def test_paragraphs_stay_apart(changes: dict[str, bool]) -> None:
+    """By one blank line, whatever was between them; what removes repeated paragraphs has to find them."""
+    text = (
+        "\n\n  \nFirst of all a line.\nThen another one.\n \nGo.\n\r\nThe next one begins.\n\nIt ends here.\n\nGo.\n\n"
+    )
+    result = sift(text, **changes)
+    assert result.text == "First of all a line.\nThen another one.\n\nThe next one begins.\n\nIt ends here."
+    assert result.removed == {"few_words": 2}
+
+
 def test_sentences_far_into_the_text_are_counted() -> None:
     text = "word " * 600 + "ends. " + FIVE
     assert c4(Measured(text), text, C4Section()).verdict is None
@@ -118,6 +128,7 @@ def test_sentences_far_into_the_text_are_counted() -> None:
 
 def test_a_long_text_is_gone_through_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [f"The line number {i} is here." if i % 3 else f"No end {i}" for i in range(200)]
+    lines[5:180:7] = [f"{line}\n" for line in lines[5:180:7]]
     text = "\n".join(lines)
     whole = c4(Measured(text), text, C4Section())
     monkeypatch.setattr(c4_module, "MOST_CHARACTERS", 100)
