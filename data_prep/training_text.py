@@ -12,6 +12,8 @@ from data_prep.work import Work
 from gptdist.tokenizer.arrow import text_arrays
 
 _EVERY_KEY = 1 << 64
+_MOST_HELD = 1.4
+"""Text that is held, as a multiple of what is wanted, before some is let go of."""
 _COLUMNS = ("text", "key", "validation")
 
 
@@ -19,7 +21,7 @@ def training_text(work: Work) -> Iterator[str]:
     """Yield training documents of each source up to its weight's part of ``train_bytes``, smallest keys first.
 
     Validation documents are left out. A source with less text gives all of it; the others do not fill its part.
-    Memory: about three times a source's part.
+    Memory: about one and a half times a source's part.
     """
     config = work.config
     total = sum(source.weight for source in config.sources)
@@ -30,6 +32,8 @@ def training_text(work: Work) -> Iterator[str]:
                 for batch in surviving(work, rank, _COLUMNS):
                     sample.add(batch)
         yield from sample.texts()
+        del sample
+        pa.default_memory_pool().release_unused()  # the trainer takes its memory next
 
 
 @dataclass
@@ -54,22 +58,39 @@ class _Sample:
         self._texts.append(texts)
         self._keys.append(keys[chosen])
         self._held_bytes += int(np.diff(text_arrays(texts)[0]).sum())
-        if self._held_bytes > 2 * self.wanted_bytes:
+        if self._held_bytes > _MOST_HELD * self.wanted_bytes:
             self._shrink()
 
     def texts(self) -> Iterator[str]:
-        if self._texts:
-            self._shrink()
-        for texts in self._texts:
-            yield from (text.as_py() for text in texts)
+        """Yield the sample, smallest keys first; equal keys keep the order in which they came."""
+        if not self._texts:
+            return
+        self._shrink()
+        sizes = [len(keys) for keys in self._keys]
+        batches = np.repeat(np.arange(len(sizes)), sizes)
+        rows = np.concatenate([np.arange(size) for size in sizes])
+        order = np.argsort(np.concatenate(self._keys), kind="stable")
+        for batch, row in zip(batches[order].tolist(), rows[order].tolist(), strict=True):
+            yield self._texts[batch][row].as_py()
 
     def _shrink(self) -> None:
-        """Keep what is needed, in order; equal keys keep the order in which they came."""
-        texts, keys = pa.concat_arrays(self._texts), np.concatenate(self._keys)
+        """Let go of what is not needed, a batch at a time."""
+        keys = np.concatenate(self._keys)
+        sizes = np.concatenate([np.diff(text_arrays(texts)[0]) for texts in self._texts])
         order = np.argsort(keys, kind="stable")
-        total = np.cumsum(np.diff(text_arrays(texts)[0])[order])
-        kept = order[: int(np.searchsorted(total, self.wanted_bytes)) + 1]
-        self._texts, self._keys = [texts.take(pa.array(kept))], [keys[kept]]
-        self._held_bytes = int(total[kept.size - 1])
-        if kept.size < order.size:
-            self._key_end = int(self._keys[0][-1])
+        total = np.cumsum(sizes[order])
+        last = int(np.searchsorted(total, self.wanted_bytes))
+        if last >= order.size - 1:
+            return
+        kept = np.zeros(order.size, dtype=np.bool_)
+        kept[order[: last + 1]] = True
+        self._held_bytes = int(total[last])
+        self._key_end = int(keys[order[last]])
+        begin = 0
+        for number, texts in enumerate(self._texts):
+            here = kept[begin : begin + len(texts)]
+            begin += len(texts)
+            self._texts[number] = texts.filter(pa.array(here))
+            self._keys[number] = self._keys[number][here]
+        pairs = [pair for pair in zip(self._texts, self._keys, strict=True) if len(pair[1])]
+        self._texts, self._keys = [texts for texts, _ in pairs], [found for _, found in pairs]

@@ -9,7 +9,8 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from data_prep.compiled import compiled
 
 _SLOTS = 4096
 _MASK = np.uint64(_SLOTS - 1)  # an unsigned number stays one only beside another
@@ -103,22 +104,22 @@ def _name_table() -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint8]]:
     return names, kinds
 
 
-@njit(cache=True)
+@compiled
 def _is_space(byte):  # type: ignore[no-untyped-def] # numba infers them
     return byte == 32 or (9 <= byte <= 13 and byte != 11)
 
 
-@njit(cache=True)
+@compiled
 def _ends_attribute_name(byte):  # type: ignore[no-untyped-def] # numba infers them
     return byte in (62, 47, 61) or _is_space(byte)
 
 
-@njit(cache=True)
+@compiled
 def _lower(byte):  # type: ignore[no-untyped-def] # numba infers them
     return byte + 32 if 65 <= byte <= 90 else byte
 
 
-@njit(cache=True)
+@compiled
 def _read_name(page, place):  # type: ignore[no-untyped-def] # numba infers them
     """Return hash and end of the tag name that begins at ``place``."""
     value = _FNV_OFFSET
@@ -131,7 +132,7 @@ def _read_name(page, place):  # type: ignore[no-untyped-def] # numba infers them
     return value, place
 
 
-@njit(cache=True)
+@compiled
 def _read_attributes(page, place):  # type: ignore[no-untyped-def] # numba infers them
     """Return number of attributes, whether the tag closes itself, and its end, as a browser's tokenizer does."""
     count = 0
@@ -154,7 +155,7 @@ def _read_attributes(page, place):  # type: ignore[no-untyped-def] # numba infer
     return count, False, size
 
 
-@njit(cache=True)
+@compiled
 def _skip_value(page, place):  # type: ignore[no-untyped-def] # numba infers them
     """Return the end of the attribute value that begins at or behind ``place``."""
     size = page.size
@@ -171,19 +172,19 @@ def _skip_value(page, place):  # type: ignore[no-untyped-def] # numba infers the
     return place
 
 
-@njit(cache=True)
+@compiled
 def _next_tag(page, place):  # type: ignore[no-untyped-def] # numba infers them
     while place < page.size and page[place] != 60:  # <
         place += 1
     return place
 
 
-@njit(cache=True)
+@compiled
 def _is_comment(page, place):  # type: ignore[no-untyped-def] # numba infers them
     return place + 3 < page.size and page[place + 2] == 45 and page[place + 3] == 45
 
 
-@njit(cache=True)
+@compiled
 def _end_of_comment(page, place):  # type: ignore[no-untyped-def] # numba infers them
     """Return the end of the comment whose ``<!--`` ends before ``place``; the page's end if it has none."""
     while place + 2 < page.size:
@@ -193,7 +194,7 @@ def _end_of_comment(page, place):  # type: ignore[no-untyped-def] # numba infers
     return page.size
 
 
-@njit(cache=True)
+@compiled
 def _end_of_raw(page, place, name):  # type: ignore[no-untyped-def] # numba infers them
     """Return where the end tag ``name`` begins, at or behind ``place``; the page's end if there is none."""
     while place + 1 < page.size:
@@ -205,7 +206,7 @@ def _end_of_raw(page, place, name):  # type: ignore[no-untyped-def] # numba infe
     return page.size
 
 
-@njit(cache=True)
+@compiled
 def _scan(page, max_nesting, names, kinds):  # type: ignore[no-untyped-def] # noqa: C901, PLR0912, PLR0915 - see below
     """Return the numbers of a PageShape behind its size.
 
@@ -268,7 +269,7 @@ def _scan(page, max_nesting, names, kinds):  # type: ignore[no-untyped-def] # no
     return tags, elements, attributes, nesting, pairs, ancestors, most_ancestors
 
 
-@njit(cache=True)
+@compiled
 def _visible(page, names, kinds):  # type: ignore[no-untyped-def] # numba infers them
     count = place = 0
     while place < page.size:

@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     name = argv[0] if argv and argv[0] in COMMANDS else None
     parser = _parser(name)
-    arguments = parser.parse_args(argv)
+    arguments = _parse(parser, argv)
     try:
         return int(arguments.run(arguments) or 0)
     except GptDistError as error:
@@ -41,6 +41,17 @@ def main(argv: list[str] | None = None) -> int:
         # The reader (head, less) has gone: nothing is left to say, and Python must not try at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
+    """Parse; overrides may stand behind options, which argparse has no way to say under sub-commands."""
+    arguments, others = parser.parse_known_args(argv)
+    is_override = [not other.startswith("-") and "=" in other for other in others]
+    if not hasattr(arguments, "overrides") or not all(is_override):
+        parser.parse_args(argv)  # says what is wrong, and ends
+    if others:
+        arguments.overrides = [*arguments.overrides, *others]
+    return arguments
 
 
 def _parser(chosen: str | None) -> argparse.ArgumentParser:

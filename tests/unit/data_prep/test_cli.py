@@ -41,6 +41,23 @@ def test_the_folder_template_says_what_is_missing(
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.parametrize("words", [["--workers", "1", "seed=no"], ["seed=no", "--workers", "1"]])
+def test_overrides_may_stand_anywhere(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prep", "run", str(CONFIGS / "folder.yaml"), *words]) == 2
+    assert 'seed: input should be a valid integer, got "no"' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--workers", "1", "word"], ["--wurkers", "seed=1"]])
+def test_other_words_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["prep", "run", str(CONFIGS / "folder.yaml"), *words])
+    assert left.value.code == 2
+    assert (
+        f"unrecognized arguments: {' '.join(words[-1:] if words[0] == '--workers' else words)}"
+        in capsys.readouterr().err
+    )
+
+
 def test_verify_and_show(prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "verify", str(prepared)]) == 0
     assert f"{prepared}: whole, " in capsys.readouterr().out
