@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
@@ -10,6 +11,7 @@ import orjson
 from data_prep.account import Account
 from data_prep.document import Document
 from data_prep.readers.accept import accept_field
+from data_prep.readers.found import FoundFile
 from data_prep.readers.lines import codec_of, cut_at_lines, read_lines
 from data_prep.readers.source_files import SourceFiles
 from data_prep.readers.storage import first_line
@@ -19,6 +21,10 @@ from gptdist.config.prep import PrepConfig
 from gptdist.config.prep_sources import JsonLinesSource
 
 _PATTERNS = ("**/*.jsonl", "**/*.jsonl.gz", "**/*.jsonl.zst")
+
+
+_CUT_AT_ONCE = 8
+"""Files whose lines are counted at a time: most of it is waiting for storage."""
 
 
 class JsonLinesReader:
@@ -91,14 +97,15 @@ class JsonLinesReader:
 
     @cached_property
     def _pieces(self) -> list[Piece]:
-        target, found = self._files.piece_bytes, []
-        for file in self._files.files:
-            if file.size <= target or codec_of(file.path) is not None:
-                found.append(Piece(file.path, file.label, file.size))
-                continue
-            for begin, end, first in cut_at_lines(file.path, file.size, target):
-                found.append(Piece(file.path, file.label, end - begin, begin, end, first))
-        return found
+        with ThreadPoolExecutor(_CUT_AT_ONCE) as pool:
+            return [piece for pieces in pool.map(self._cut, self._files.files) for piece in pieces]
+
+    def _cut(self, file: FoundFile) -> list[Piece]:
+        target = self._files.piece_bytes
+        if file.size <= target or codec_of(file.path) is not None:
+            return [Piece(file.path, file.label, file.size)]
+        cuts = cut_at_lines(file.path, file.size, target)
+        return [Piece(file.path, file.label, end - begin, begin, end, first) for begin, end, first in cuts]
 
     def _lines(self, piece: Piece, account: Account) -> Iterator[tuple[int, int, bytes]]:
         """Yield number from 1, offset and content of each line that may be a document."""

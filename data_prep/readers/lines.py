@@ -76,20 +76,22 @@ def cut_at_lines(path: str, size: int, target: int) -> list[tuple[int, int, int]
         Beginning and end in bytes, and number of the lines before, of each part.
     """
     parts, begin, lines_before = [], 0, 0
-    with open_file(path) as file:
+    block = bytearray(_SCAN_BYTES)  # one for all: new memory costs more than what is done with it
+    with open_file(path) as opened:
+        file: Any = opened  # every one of them has readinto, though not by its type
         position = lines = 0
-        while block := file.read(_SCAN_BYTES):
+        while read := file.readinto(block):
             done = 0
-            while (wanted := begin + target - position) < len(block):
-                found = block.find(b"\n", max(wanted - 1, done))
+            while (wanted := begin + target - position) < read:
+                found = block.find(b"\n", max(wanted - 1, done), read)
                 if found < 0:
                     break
                 lines += block.count(b"\n", done, found + 1)
                 done = found + 1
                 parts.append((begin, position + done, lines_before))
                 begin, lines_before = position + done, lines
-            lines += block.count(b"\n", done)
-            position += len(block)
+            lines += block.count(b"\n", done, read)
+            position += read
     if begin < size or not parts:
         parts.append((begin, size, lines_before))
     return parts
