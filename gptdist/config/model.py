@@ -5,6 +5,37 @@ from typing import Literal
 from gptdist.config.section import Section
 
 
+class RopeScaling(Section):
+    """Stretch rotary frequencies to positions beyond the length that the model first learned, as Llama 3.1 does.
+
+    Wavelengths above ``original_seq_length / low_frequency_factor`` are stretched by ``factor``, those below
+    ``original_seq_length / high_frequency_factor`` stay, and those between are blended.
+
+    Source: ``rope_type: llama3`` of the published Llama 3.1 configs.
+    """
+
+    factor: float
+    """How many times longer the positions reach."""
+
+    original_seq_length: int = 8192
+    low_frequency_factor: float = 1.0
+    high_frequency_factor: float = 4.0
+
+    def problems(self) -> list[str]:
+        """Return every value out of its range."""
+        bad = []
+        if self.factor < 1.0:
+            bad.append(f"model.rope_scaling.factor: must be at least 1, got {self.factor}")
+        if self.original_seq_length < 1:
+            bad.append(f"model.rope_scaling.original_seq_length: must be at least 1, got {self.original_seq_length}")
+        if not 0.0 < self.low_frequency_factor < self.high_frequency_factor:
+            bad.append(
+                f"model.rope_scaling.low_frequency_factor: must be above 0 and below high_frequency_factor "
+                f"({self.high_frequency_factor}), got {self.low_frequency_factor}"
+            )
+        return bad
+
+
 class ModelConfig(Section):
     """A GPT-style decoder: GPT-2/GPT-3 and Llama are settings of the same switches."""
 
@@ -38,11 +69,21 @@ class ModelConfig(Section):
     rope_base: float = 10_000.0
     """Base of the rotary frequencies."""
 
+    rope_scaling: RopeScaling | None = None
+    """Unset leaves the rotary frequencies as they are."""
+
     normalization: Literal["layernorm", "rmsnorm"] = "layernorm"
     """``layernorm`` as in GPT-2, ``rmsnorm`` as in Llama."""
 
     norm_epsilon: float = 1e-5
     """Added to the variance before its root is taken."""
+
+    qk_norm: bool = False
+    """Normalise each head's queries and keys, with weights of the head's size that all heads share (as Qwen 3)."""
+
+    local_attention_window: int | None = None
+    """Every second layer, beginning with the second, attends to so many last tokens, itself included (the alternating
+    banded layers of GPT-3, whose paper does not print the width). Unset: every layer attends to all before."""
 
     activation: Literal["gelu_tanh", "gelu", "swiglu"] = "gelu_tanh"
     """``gelu_tanh`` is GPT-2's; ``gelu`` is the exact one; ``swiglu`` gates a second projection."""
@@ -59,8 +100,33 @@ class ModelConfig(Section):
     hidden_dropout: float = 0.0
     """Probability of dropping an activation before it joins the residual stream, while training."""
 
+    init: Literal["gpt2", "small", "mup"] = "gpt2"
+    """``gpt2``: init_std, divided by sqrt(2 x layers) in matrices that write into the residual stream. ``small``:
+    sqrt(2 / (5 x hidden_size)), in those matrices 2 / (layers x sqrt(hidden_size)); init_std is not used. ``mup``: as
+    gpt2 at mup_base_hidden_size, and for other widths with what keeps the best learning rate where it was."""
+
     init_std: float = 0.02
-    """Standard deviation of initial weights; those that write into the residual stream get it / sqrt(2 x layers)."""
+    """Standard deviation of initial weights."""
+
+    mup_base_hidden_size: int | None = None
+    """Width at which ``mup`` changes nothing: that of the small model on which the learning rate was searched."""
+
+    mup_base_head_size: int | None = None
+    """Likewise of one head; default: the head size of this model."""
+
+    @property
+    def width_multiplier(self) -> float:
+        """How many times wider than the base model muP's model is; 1 without muP."""
+        if self.init != "mup" or self.mup_base_hidden_size is None:
+            return 1.0
+        return self.hidden_size / self.mup_base_hidden_size
+
+    @property
+    def attention_multiplier(self) -> float:
+        """What attention scores are multiplied by beyond 1 / sqrt(head_size): 1 / sqrt of muP's head multiplier."""
+        if self.init != "mup" or self.mup_base_head_size is None:
+            return 1.0
+        return float((self.mup_base_head_size / self.head_size) ** 0.5)
 
     @property
     def is_gated(self) -> bool:
@@ -110,14 +176,38 @@ class ModelConfig(Section):
                 f"model.num_query_groups ({groups}) does not divide model.num_attention_heads ({heads}); "
                 f"use one of {_divisors(heads)}"
             )
-        if self.position_embedding == "rope" and self.head_size % 2:
-            bad.append(f"model.kv_channels: rotary positions need an even head size, got {self.head_size}")
+        bad += self._position_problems()
+        if self.local_attention_window is not None and self.local_attention_window < 1:
+            bad.append(f"model.local_attention_window: must be at least 1, got {self.local_attention_window}")
+        bad += self._init_problems()
         for name in ("attention_dropout", "hidden_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 bad.append(f"model.{name}: must be at least 0 and below 1, got {getattr(self, name)}")
         for name in ("init_std", "norm_epsilon", "rope_base"):
             if getattr(self, name) <= 0.0:
                 bad.append(f"model.{name}: must be above 0, got {getattr(self, name)}")
+        return bad
+
+    def _position_problems(self) -> list[str]:
+        bad = []
+        if self.position_embedding == "rope" and self.head_size % 2:
+            bad.append(f"model.kv_channels: rotary positions need an even head size, got {self.head_size}")
+        if self.rope_scaling is not None:
+            bad += self.rope_scaling.problems()
+            if self.position_embedding != "rope":
+                bad.append("model.rope_scaling: belongs to position_embedding rope, not learned; remove it")
+        return bad
+
+    def _init_problems(self) -> list[str]:
+        bad = []
+        if self.init == "mup" and self.mup_base_hidden_size is None:
+            bad.append("model.mup_base_hidden_size: missing; init mup needs the width that the learning rate is for")
+        for name in ("mup_base_hidden_size", "mup_base_head_size"):
+            value = getattr(self, name)
+            if value is not None and self.init != "mup":
+                bad.append(f"model.{name}: belongs to init mup, not {self.init}; remove it")
+            elif value is not None and value < 1:
+                bad.append(f"model.{name}: must be at least 1, got {value}")
         return bad
 
 

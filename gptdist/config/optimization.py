@@ -1,6 +1,6 @@
 """Optimizer and learning-rate schedule."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from gptdist.config.section import Section
 
@@ -47,29 +47,90 @@ class OptimizerConfig(Section):
 
 
 class ScheduleConfig(Section):
-    """Learning rate over optimizer steps."""
+    """Learning rate over a run: a function of what was consumed, in optimizer steps or in tokens, not of both.
 
-    kind: Literal["cosine", "constant"] = "cosine"
-    """Shape after the warm-up."""
+    Lengths in tokens keep their meaning where the batch changes; those without a value follow from the run's length.
+    """
+
+    kind: Literal["cosine", "linear", "inverse_sqrt", "wsd", "constant"] = "cosine"
+    """Shape after the warm-up. ``inverse_sqrt`` falls with 1 / sqrt(step); ``wsd`` stays, and cools down at the end."""
 
     warmup_steps: int = 0
-    """Steps over which the rate rises linearly from 0 to optimizer.lr."""
+    """Length over which the rate rises linearly from 0 to optimizer.lr."""
+
+    warmup_tokens: int | None = None
+    """The same in tokens."""
 
     decay_steps: int | None = None
-    """Step at which the lowest rate is reached, counted from 0; default training.train_steps."""
+    """Step at which the lowest rate is reached, counted from 0; default the end of the run."""
+
+    decay_tokens: int | None = None
+    """The same in tokens."""
+
+    cooldown_steps: int | None = None
+    """Of ``wsd``: length of the fall that ends at ``decay_steps``; default a fifth of what comes before that."""
+
+    cooldown_tokens: int | None = None
+    """The same in tokens."""
+
+    cooldown_shape: Literal["linear", "cosine", "one_minus_sqrt"] = "linear"
+    """How ``wsd`` falls. ``one_minus_sqrt`` falls fastest at first."""
 
     min_lr_ratio: float = 0.1
     """Lowest rate, as a fraction of optimizer.lr."""
 
-    def problems(self, train_steps: int) -> list[str]:
-        """Return every value out of its range for a run of ``train_steps``."""
+    @property
+    def in_tokens(self) -> bool:
+        """Whether lengths are in tokens."""
+        return any(value is not None for value in (self.warmup_tokens, self.decay_tokens, self.cooldown_tokens))
+
+    def lengths(self, run_length: int) -> "ScheduleLengths":
+        """Return every length in one unit, which is tokens if ``in_tokens``, else steps.
+
+        Args:
+            run_length: of the whole run, in that unit.
+        """
+        if self.in_tokens:
+            warmup, end, cooldown = self.warmup_tokens or 0, self.decay_tokens, self.cooldown_tokens
+        else:
+            warmup, end, cooldown = self.warmup_steps, self.decay_steps, self.cooldown_steps
+        end = run_length if end is None else end
+        return ScheduleLengths(warmup, end, -(-end // 5) if cooldown is None else cooldown)
+
+    def problems(self, train_steps: int, tokens_per_step: int = 1) -> list[str]:
+        """Return every value out of its range for a run of ``train_steps`` of ``tokens_per_step`` each."""
         bad = []
-        last = train_steps if self.decay_steps is None else self.decay_steps
-        if not 0 <= self.warmup_steps < max(last, 1):
+        steps = [name for name in ("decay_steps", "cooldown_steps") if getattr(self, name) is not None]
+        steps += ["warmup_steps"] if self.warmup_steps else []
+        if self.in_tokens and steps:
             bad.append(
-                f"schedule.warmup_steps: must be at least 0 and below the end of the decay ({last}), "
-                f"got {self.warmup_steps}; shorten the warm-up or train longer"
+                f"schedule.{steps[0]}: in steps, while another length is in tokens; give all of them in one unit"
+            )
+        unit = "tokens" if self.in_tokens else "steps"
+        lengths = self.lengths(train_steps * (tokens_per_step if self.in_tokens else 1))
+        if not 0 <= lengths.warmup < max(lengths.end, 1):
+            bad.append(
+                f"schedule.warmup_{unit}: must be at least 0 and below the end of the decay ({lengths.end}), "
+                f"got {lengths.warmup}; shorten the warm-up or train longer"
+            )
+        has_cooldown = self.cooldown_steps is not None or self.cooldown_tokens is not None
+        if has_cooldown and self.kind != "wsd":
+            bad.append(f"schedule.cooldown_{unit}: belongs to kind wsd, not {self.kind}; remove it")
+        elif has_cooldown and not 0 < lengths.cooldown <= lengths.end - lengths.warmup:
+            bad.append(
+                f"schedule.cooldown_{unit}: must be above 0 and end with the decay ({lengths.end}) without reaching "
+                f"into the warm-up ({lengths.warmup}), got {lengths.cooldown}"
             )
         if not 0.0 <= self.min_lr_ratio <= 1.0:
             bad.append(f"schedule.min_lr_ratio: must be from 0 to 1, got {self.min_lr_ratio}")
         return bad
+
+
+class ScheduleLengths(NamedTuple):
+    """Lengths of a schedule, all of them in steps or all in tokens."""
+
+    warmup: int
+    end: int
+    """Where the lowest rate is reached."""
+
+    cooldown: int

@@ -178,7 +178,9 @@ class RunConfig(Section):
         if not 0 <= self.seed < 2**63:
             bad.append(f"seed: must be from 0 to 2^63 - 1, got {self.seed}")
         bad += self.model.problems() + self.data.problems() + self.training.problems()
-        bad += self.optimizer.problems() + self.schedule.problems(self.training.train_steps)
+        bad += self.optimizer.problems() + self.schedule.problems(
+            self.training.train_steps, self.batch.global_batch_size * self.model.seq_length
+        )
         bad += self.intervals.problems() + self.launch.problems()
         bad += [
             f"deepspeed.{key}: follows from {ours}; set that instead"

@@ -23,18 +23,19 @@ def num_parameters(model: ModelConfig) -> int:
     attention = hidden * (query + 2 * key) + bias * (query + 2 * key) + query * hidden + bias * hidden
     up = model.ffn_size * (2 if model.is_gated else 1)
     feed_forward = hidden * up + bias * up + model.ffn_size * hidden + bias * hidden
-    norm = hidden * (2 if model.normalization == "layernorm" else 1)
+    parts = 2 if model.normalization == "layernorm" else 1
+    norm, head_norms = hidden * parts, 2 * model.head_size * parts if model.qk_norm else 0
     embeddings = model.vocab_size * hidden * (1 if model.tie_embeddings else 2)
     if model.position_embedding == "learned":
         embeddings += model.seq_length * hidden
-    return model.num_layers * (attention + feed_forward + 2 * norm) + norm + embeddings
+    return model.num_layers * (attention + head_norms + feed_forward + 2 * norm) + norm + embeddings
 
 
 def flops_per_token(model: ModelConfig) -> float:
     """Return model FLOPs of one training token: forward and backward, nothing recomputed.
 
-    6 x (values in weight matrices that multiply, output projection included) + 6 x L x s x q for causal attention
-    (scores and weighted values, half of the square).
+    6 x (values in weight matrices that multiply, output projection included) + 12 x q x (tokens attended to, on
+    average) for each layer's scores and weighted values: s / 2 of a causal layer, w - w^2 / 2s of one with a window w.
 
     Source: Chowdhery et al. 2022 (PaLM), appendix B, with the attention term halved for the causal mask.
     """
@@ -44,4 +45,8 @@ def flops_per_token(model: ModelConfig) -> float:
     up = model.ffn_size * (2 if model.is_gated else 1)
     matrices = model.num_layers * (hidden * (query + 2 * key) + query * hidden + hidden * up + model.ffn_size * hidden)
     matrices += model.vocab_size * hidden
-    return 6.0 * matrices + 6.0 * model.num_layers * model.seq_length * query
+    windowed = model.num_layers // 2 if model.local_attention_window is not None else 0
+    window = min(model.local_attention_window or model.seq_length, model.seq_length)
+    attended = (model.num_layers - windowed) * model.seq_length / 2
+    attended += windowed * (window - window**2 / (2 * model.seq_length))
+    return 6.0 * matrices + 12.0 * query * attended

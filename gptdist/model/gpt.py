@@ -3,6 +3,7 @@
 Letters: b batch, s sequence, h hidden, v vocabulary, t tensor-parallel size.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -14,10 +15,10 @@ from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 
-from gptdist.config.model import ModelConfig
+from gptdist.config.model import ModelConfig, RopeScaling
 from gptdist.mesh.groups import Mesh
 from gptdist.model.arithmetic import padded_vocab_size
-from gptdist.model.attention import CausalAttention
+from gptdist.model.attention import CausalAttention, HeadNorm
 from gptdist.model.loss import VocabularyShard, vocabulary_loss
 from gptdist.model.parameters import split_dim
 
@@ -25,11 +26,12 @@ from gptdist.model.parameters import split_dim
 class OutputHead(nn.Module):
     """Hidden states to logits or to the loss; holds the output matrix unless it is the embedding's."""
 
-    def __init__(self, weight: nn.Parameter | None, shard: VocabularyShard) -> None:
-        """Keep ``weight`` [v / t, h], or none where the embedding's is passed to each call."""
+    def __init__(self, weight: nn.Parameter | None, shard: VocabularyShard, multiplier: float = 1.0) -> None:
+        """Keep ``weight`` [v / t, h], or none where the embedding's is passed to each call; logits get a factor."""
         super().__init__()
         self.weight = weight
         self.shard = shard
+        self.multiplier = multiplier
 
     def forward(
         self,
@@ -44,6 +46,8 @@ class OutputHead(nn.Module):
         """
         matrix = self.weight if weight is None else weight
         assert matrix is not None, "tied output head called without the embedding's weight"
+        if self.multiplier != 1.0:
+            hidden = hidden * self.multiplier
         if labels is not None:
             loss = vocabulary_loss(hidden.flatten(0, 1), matrix, labels.t().reshape(-1), self.shard)
             return loss, None
@@ -65,7 +69,7 @@ class LanguageModel(GPTModel):
         padded = padded_vocab_size(config.vocab_size, size)
         super().__init__(
             config=transformer,
-            transformer_layer_spec=_layer_spec(transformer),
+            transformer_layer_spec=_layer_spec(config, transformer),
             vocab_size=padded,
             max_sequence_length=config.seq_length,
             position_embedding_type="learned_absolute" if config.position_embedding == "learned" else "rope",
@@ -80,7 +84,9 @@ class LanguageModel(GPTModel):
             group=mesh.tensor_group if size > 1 else None,
         )
         self.num_valid_tokens = config.vocab_size
-        self.output_layer: OutputHead = OutputHead(self.output_layer.weight, shard)
+        self.output_layer: OutputHead = OutputHead(self.output_layer.weight, shard, 1.0 / config.width_multiplier)
+        if config.rope_scaling is not None:
+            self.rotary_pos_emb.inv_freq = scaled_frequencies(self.rotary_pos_emb.inv_freq, config.rope_scaling)
         for name, parameter in self.named_parameters():
             # megatron-core marks them only where it initialises them; DeepSpeed's gradient norm reads the mark.
             dim = split_dim(name)
@@ -130,7 +136,21 @@ def _gelu_tanh(x: Tensor) -> Tensor:
     return F.gelu(x, approximate="tanh")
 
 
-def _layer_spec(transformer: TransformerConfig) -> ModuleSpec:
+def scaled_frequencies(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
+    """Return rotary frequencies [d / 2] stretched as ``RopeScaling`` says."""
+    turns = scaling.original_seq_length * frequencies / (2 * math.pi)  # of each frequency over the original length
+    blend = (turns - scaling.low_frequency_factor) / (scaling.high_frequency_factor - scaling.low_frequency_factor)
+    blend = blend.clamp(0.0, 1.0)
+    return frequencies * (blend + (1.0 - blend) / scaling.factor)
+
+
+def _layer_spec(config: ModelConfig, transformer: TransformerConfig) -> ModuleSpec:
     spec = get_gpt_layer_local_spec(normalization=transformer.normalization)
-    spec.submodules.self_attention.submodules.core_attention = CausalAttention
+    attention = spec.submodules.self_attention.submodules
+    attention.core_attention = ModuleSpec(
+        module=CausalAttention,
+        params={"window": config.local_attention_window, "multiplier": config.attention_multiplier},
+    )
+    if config.qk_norm:
+        attention.q_layernorm = attention.k_layernorm = HeadNorm
     return spec

@@ -12,6 +12,8 @@ from gptdist.errors import ExportError
 
 GPT2_CLASS = "GPT2LMHeadModel"
 LLAMA_CLASS = "LlamaForCausalLM"
+QWEN3_CLASS = "Qwen3ForCausalLM"
+"""Llama's layers with a norm of queries and keys."""
 
 _GPT2_ACTIVATIONS = {"gelu_tanh": "gelu_new", "gelu": "gelu"}
 
@@ -74,7 +76,8 @@ def huggingface_config(config: ModelConfig, *, eod_id: int, dtype: str = "float3
         "use_cache": True,
         "dtype": dtype,
     }
-    return shared | (_gpt2_fields(config) if name == GPT2_CLASS else _llama_fields(config))
+    fields = {GPT2_CLASS: _gpt2_fields, LLAMA_CLASS: _llama_fields, QWEN3_CLASS: _qwen3_fields}[name]
+    return shared | fields(config)
 
 
 def generation_config(eod_id: int) -> dict[str, Any]:
@@ -84,13 +87,25 @@ def generation_config(eod_id: int) -> dict[str, Any]:
 
 def _nearest(config: ModelConfig) -> tuple[str, list[_Mismatch]]:
     """The class with the fewest mismatches; between equals, the one with the model's position embedding."""
-    families = [(GPT2_CLASS, list(_gpt2_mismatches(config))), (LLAMA_CLASS, list(_llama_mismatches(config)))]
+    families = [
+        (GPT2_CLASS, list(_gpt2_mismatches(config))),
+        (LLAMA_CLASS, list(_llama_mismatches(config))),
+        (QWEN3_CLASS, list(_qwen3_mismatches(config))),
+    ]
     if config.position_embedding == "rope":
-        families.reverse()
+        families = families[1:] + families[:1]
     return min(families, key=lambda family: len(family[1]))
 
 
+def _window_mismatch(config: ModelConfig) -> Iterator[_Mismatch]:
+    if config.local_attention_window is not None:
+        yield _Mismatch("local_attention_window", config.local_attention_window, "null")
+
+
 def _gpt2_mismatches(config: ModelConfig) -> Iterator[_Mismatch]:
+    yield from _window_mismatch(config)
+    if config.qk_norm:
+        yield _Mismatch("qk_norm", "true", "false")
     if config.position_embedding != "learned":
         yield _Mismatch("position_embedding", config.position_embedding, "learned")
     if config.normalization != "layernorm":
@@ -107,7 +122,23 @@ def _gpt2_mismatches(config: ModelConfig) -> Iterator[_Mismatch]:
         yield _Mismatch("kv_channels", config.head_size, legal)
 
 
+def _qwen3_mismatches(config: ModelConfig) -> Iterator[_Mismatch]:
+    yield from _rotary_mismatches(config)
+    if not config.qk_norm:
+        yield _Mismatch("qk_norm", "false", "true")
+    if config.add_bias:
+        yield _Mismatch("add_bias", "true", "false")
+
+
 def _llama_mismatches(config: ModelConfig) -> Iterator[_Mismatch]:
+    yield from _rotary_mismatches(config)
+    if config.qk_norm:
+        yield _Mismatch("qk_norm", "true", "false")
+
+
+def _rotary_mismatches(config: ModelConfig) -> Iterator[_Mismatch]:
+    """What Llama and Qwen 3 both lack."""
+    yield from _window_mismatch(config)
     if config.position_embedding != "rope":
         yield _Mismatch("position_embedding", config.position_embedding, "rope")
     if config.normalization != "rmsnorm":
@@ -137,8 +168,26 @@ def _gpt2_fields(config: ModelConfig) -> dict[str, Any]:
     }
 
 
+def _qwen3_fields(config: ModelConfig) -> dict[str, Any]:
+    fields = _llama_fields(config) | {"model_type": "qwen3", "use_sliding_window": False}
+    del fields["mlp_bias"]
+    return fields
+
+
 def _llama_fields(config: ModelConfig) -> dict[str, Any]:
-    return {
+    parameters = {"rope_type": "default", "rope_theta": config.rope_base}
+    scaling = config.rope_scaling
+    if scaling is not None:
+        parameters |= {
+            "rope_type": "llama3",
+            "factor": scaling.factor,
+            "low_freq_factor": scaling.low_frequency_factor,
+            "high_freq_factor": scaling.high_frequency_factor,
+            "original_max_position_embeddings": scaling.original_seq_length,
+        }
+    # transformers 4 reads the scaling by itself
+    older = {} if scaling is None else {"rope_scaling": {k: v for k, v in parameters.items() if k != "rope_theta"}}
+    return older | {
         "model_type": "llama",
         "max_position_embeddings": config.seq_length,
         "hidden_size": config.hidden_size,
@@ -154,5 +203,5 @@ def _llama_fields(config: ModelConfig) -> dict[str, Any]:
         "attention_dropout": 0.0,
         # the first is read by transformers 4, the second by 5; without either, both silently take 10000
         "rope_theta": config.rope_base,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base},
+        "rope_parameters": parameters,
     }

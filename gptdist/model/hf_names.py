@@ -59,7 +59,7 @@ def to_huggingface(config: ModelConfig, name: str, tensor: torch.Tensor) -> list
             f"check that the config belongs to the checkpoint"
         )
     rule = _rule(config, name)
-    return list(zip(rule.names, rule.split(tensor), strict=True))
+    return list(zip(rule.names, rule.split(_scaled(config, name, tensor, inverse=False)), strict=True))
 
 
 def from_huggingface(config: ModelConfig, get: Callable[[str], torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
@@ -80,7 +80,31 @@ def from_huggingface(config: ModelConfig, get: Callable[[str], torch.Tensor]) ->
                 f"{', '.join(rule.names)}: give {name} the shape {tuple(tensor.shape)}, the config says {shape}; "
                 f"check that config.json belongs to the weights"
             )
-        yield name, tensor
+        yield name, _scaled(config, name, tensor, inverse=True)
+
+
+def _scaled(config: ModelConfig, name: str, tensor: torch.Tensor, *, inverse: bool) -> torch.Tensor:
+    """Put muP's multipliers into weights, as other tools have none: logits' into the last norm, scores' into queries.
+
+    Args:
+        config: the model.
+        name: of the logical tensor.
+        tensor: as it is here, or with ``inverse`` as it is there.
+        inverse: take them out again.
+    """
+    scores = config.attention_multiplier
+    if name.startswith("decoder.final_layernorm."):
+        factor = 1.0 / config.width_multiplier
+    elif config.qk_norm and ".self_attention.q_layernorm." in name:
+        factor = scores
+    elif not config.qk_norm and ".self_attention.linear_qkv." in name and scores != 1.0:
+        groups, rest = config.query_groups, tensor.shape[1:]
+        rows = tensor.reshape(groups, -1, config.head_size, *rest).clone()
+        rows[:, :-2] *= 1.0 / scores if inverse else scores
+        return rows.reshape(tensor.shape)
+    else:
+        return tensor
+    return tensor if factor == 1.0 else tensor * (1.0 / factor if inverse else factor)
 
 
 def huggingface_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -115,6 +139,9 @@ def _layer_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {
         f"{norm}.{part}": (h,) for norm in ("input_layernorm", "pre_mlp_layernorm") for part in _norm_parts(config)
     }
+    if config.qk_norm:
+        heads_norms = ("self_attention.q_layernorm", "self_attention.k_layernorm")
+        shapes |= {f"{norm}.{part}": (config.head_size,) for norm in heads_norms for part in _norm_parts(config)}
     for name, shape in linears.items():
         shapes[f"{name}.weight"] = shape
         if config.add_bias:
@@ -190,6 +217,8 @@ def _llama_rule(config: ModelConfig, name: str, layer: str) -> _Rule:
         "input_layernorm": ("input_layernorm",),
         "pre_mlp_layernorm": ("post_attention_layernorm",),
         "self_attention.linear_qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        "self_attention.q_layernorm": ("self_attn.q_norm",),
+        "self_attention.k_layernorm": ("self_attn.k_norm",),
         "self_attention.linear_proj": ("self_attn.o_proj",),
         "mlp.linear_fc1": ("mlp.gate_proj", "mlp.up_proj"),
         "mlp.linear_fc2": ("mlp.down_proj",),

@@ -104,20 +104,43 @@ def split_dim(name: str) -> int | None:
 def initial_values(logical: LogicalTensor, config: ModelConfig, seed: int) -> Tensor:
     """Return the initial logical tensor in fp32, [outer, length, inner]; depends on seed and name alone.
 
-    Weights are normal with ``init_std``; those that write into the residual stream have it divided by sqrt(2 L).
-
-    Source: Radford et al. 2019 (GPT-2), section 2.3.
+    Biases are 0, norms 1, everything else is normal with the standard deviation of ``initial_std``.
     """
     box = logical.box()
     if logical.name.endswith("bias"):
         return torch.zeros(box)
     if "layernorm" in logical.name:
         return torch.ones(box)
-    std = config.init_std
-    if logical.name.endswith(RESIDUAL_WRITERS):
-        std /= math.sqrt(2 * config.num_layers)
+    std = initial_std(logical.name, config)
     generator = torch.Generator().manual_seed(derived_seed(seed, "initial_values", logical.name))
     return torch.empty(box).normal_(0.0, std, generator=generator)
+
+
+def initial_std(name: str, config: ModelConfig) -> float:
+    """Return the standard deviation of a weight's initial values.
+
+    Source: gpt2: Radford et al. 2019, section 2.3; small: Nguyen and Salazar 2019, "Transformers without Tears", and
+    for writers of the residual stream Wang and Komatsuzaki 2021 (GPT-J's code); mup: Yang et al. 2022, "Tensor
+    Programs V", arXiv 2203.03466, table 8.
+    """
+    is_writer, width = name.endswith(RESIDUAL_WRITERS), config.hidden_size
+    if config.init == "small":
+        return 2 / (config.num_layers * math.sqrt(width)) if is_writer else math.sqrt(2 / (5 * width))
+    std = config.init_std / (math.sqrt(2 * config.num_layers) if is_writer else 1.0)
+    return std / math.sqrt(config.width_multiplier) if is_hidden_matrix(name) else std
+
+
+def is_hidden_matrix(name: str) -> bool:
+    """Whether a parameter maps hidden widths to hidden widths, both of which grow with the model."""
+    return ".linear_" in name and name.endswith(".weight")
+
+
+def lr_scale(name: str, config: ModelConfig) -> float:
+    """Return what the learning rate of a parameter is multiplied by: 1 / width multiplier for muP's hidden matrices.
+
+    Source: Yang et al. 2022, table 8, the column for Adam.
+    """
+    return 1.0 / config.width_multiplier if is_hidden_matrix(name) else 1.0
 
 
 def derived_seed(seed: int, *purpose: str | int) -> int:

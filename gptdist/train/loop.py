@@ -15,7 +15,7 @@ from gptdist.model.arithmetic import flops_per_token
 from gptdist.train.evaluate import evaluate
 from gptdist.train.randomness import seed_micro_batch
 from gptdist.train.run import Run, StepResult
-from gptdist.train.schedule import learning_rate
+from gptdist.train.schedule import Position, learning_rate
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,12 @@ def train_step(run: Run) -> StepResult:
         TrainingError: the loss is not finite.
     """
     config, state = run.config, run.state
-    lr = learning_rate(state.step, config.optimizer, config.schedule, config.training.train_steps)
+    step_tokens = config.batch.global_batch_size * config.model.seq_length
+    position = Position(state.step, state.consumed_samples * config.model.seq_length, step_tokens)
+    train_steps = config.training.train_steps
+    lr = learning_rate(
+        position, config.optimizer, config.schedule, train_steps=train_steps, train_tokens=train_steps * step_tokens
+    )
     run.engine.set_learning_rate(lr)
     size, replicas = config.batch.micro_batch_size, run.mesh.layout.data_parallel_size
     total = torch.zeros(2, dtype=torch.float64)

@@ -7,7 +7,7 @@ import torch
 
 from gptdist.checkpoint.find import newest_whole
 from gptdist.checkpoint.read import CheckpointReader
-from tests.support.datasets import GPT2, LLAMA, run_tree
+from tests.support.datasets import GPT2, LLAMA, MODERN, run_tree
 from tests.support.jobs import train_steps, validation_loss
 from tests.support.layouts import LAYOUTS, ONE_RANK, TestedLayout
 from tests.support.ranks import run_ranks
@@ -19,7 +19,7 @@ GRADIENT_TOLERANCE = 1e-5
 """Largest difference of a gradient, as a fraction of the tensor's largest value."""
 
 STEPS = 3
-MODELS = {"gpt2": GPT2, "llama": LLAMA}
+MODELS = {"gpt2": GPT2, "llama": LLAMA, "modern": MODERN}
 
 
 @pytest.fixture(scope="module")

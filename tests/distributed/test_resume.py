@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.datasets import GPT2, LLAMA, run_tree, write_dataset
+from tests.support.datasets import GPT2, LLAMA, MODERN, run_tree, write_dataset
 from tests.support.jobs import train_steps
 from tests.support.layouts import TestedLayout
 from tests.support.ranks import run_ranks
@@ -61,6 +61,8 @@ PAIRS = [
     (WIDE3, Z1, LLAMA),
     (Z3, WIDE1, LLAMA),
     (WIDE1, T3, GPT2),
+    (T1, Z3, MODERN),
+    (Z3, T0, MODERN),
 ]
 
 
@@ -68,7 +70,7 @@ PAIRS = [
     ("before", "after", "model"), PAIRS, ids=lambda v: str(v) if isinstance(v, TestedLayout) else ""
 )
 def test_other_layout_goes_on_with_the_same_samples(folder: Path, before, after, model) -> None:
-    name = f"{before}-{after}-{'llama' if model is LLAMA else 'gpt2'}"
+    name = f"{before}-{after}-{'llama' if model is LLAMA else 'modern' if model is MODERN else 'gpt2'}"
     whole = run_ranks(before.world_size, train_steps, _tree(folder, name, before, model), END, SAVE)[0]
     resumed = run_ranks(after.world_size, train_steps, _tree(folder, name, after, model), END)[0]
     assert len(resumed) == END - SAVE

@@ -108,6 +108,17 @@ LLAMA = {
     "tie_embeddings": False,
 }
 
+MODERN = LLAMA | {
+    "qk_norm": True,
+    "rope_scaling": {"factor": 4.0, "original_seq_length": 16},
+    "local_attention_window": 5,
+    "tie_embeddings": False,
+    "init": "mup",
+    "mup_base_hidden_size": 16,
+    "mup_base_head_size": 4,
+}
+"""Every switch of the Llama family that is not Llama's own."""
+
 
 def run_tree(folder: Path, **changes: Any) -> dict[str, Any]:
     """Return a small run's config as plain data on two sources in ``folder``/data, made if they are not there.

@@ -43,8 +43,24 @@ def export(megatron_logits: Logits, sample_tokens: np.ndarray) -> Exporter:
     return Exporter(megatron_logits, sample_tokens)
 
 
+SCALING = {"factor": 4.0, "original_seq_length": 16, "low_frequency_factor": 1.0, "high_frequency_factor": 4.0}
+MUP = {"init": "mup", "mup_base_hidden_size": 16, "mup_base_head_size": 2}
+"""Multipliers of 1/2: their products with bf16 values are exact."""
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("make", [trained, llama, partial(llama, tie_embeddings=False, kv_channels=12)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        trained,
+        partial(trained, **MUP),
+        llama,
+        partial(llama, tie_embeddings=False, kv_channels=12),
+        partial(llama, rope_scaling=SCALING, **MUP),
+        partial(llama, qk_norm=True),
+        partial(llama, qk_norm=True, tie_embeddings=False, rope_scaling=SCALING, **MUP),
+    ],
+)
 def test_folder_loads_and_is_the_trained_model(
     make: partial[TrainedModel], dtype: str, export: Exporter, tmp_path: Path, megatron_logits: Logits
 ) -> None:

@@ -87,6 +87,17 @@ def test_defaults_are_filled_in_and_frozen(tmp_path: Path) -> None:
         (["optimizer.lr=-1"], "optimizer.lr: must be above 0, got -1.0"),
         (["optimizer.beta2=1.0"], "optimizer.beta2: must be at least 0 and below 1, got 1.0"),
         (["optimizer.weight_decay=-0.1"], "optimizer.weight_decay: must be at least 0, got -0.1"),
+        (["model.init=mup"], "model.mup_base_hidden_size: missing; init mup needs the width that the learning rate"),
+        (["model.mup_base_hidden_size=64"], "model.mup_base_hidden_size: belongs to init mup, not gpt2; remove it"),
+        (["model.local_attention_window=0"], "model.local_attention_window: must be at least 1, got 0"),
+        (
+            ["model.rope_scaling.factor=2.0"],
+            "model.rope_scaling: belongs to position_embedding rope, not learned; remove it",
+        ),
+        (
+            ["model.position_embedding=rope", "model.rope_scaling.factor=0.5"],
+            "model.rope_scaling.factor: must be at least 1, got 0.5",
+        ),
         (["schedule.warmup_steps=10"], "below the end of the decay (10), got 10; shorten the warm-up"),
         (["schedule.min_lr_ratio=2"], "schedule.min_lr_ratio: must be from 0 to 1, got 2.0"),
         (["intervals.save_steps=0"], "intervals.save_steps: must be at least 1, got 0"),

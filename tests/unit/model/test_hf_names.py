@@ -33,6 +33,9 @@ CONFIGS = {
     "gpt2-untied-gelu": changed(GPT2, tie_embeddings=False, activation="gelu", ffn_hidden_size=40),
     "llama-gqa": LLAMA,
     "llama-mha-untied": changed(LLAMA, num_query_groups=None, tie_embeddings=False),
+    "llama-scaled": changed(LLAMA, rope_scaling={"factor": 8.0}),
+    "gpt2-mup": changed(GPT2, init="mup", mup_base_hidden_size=12, mup_base_head_size=24),
+    "qwen3-mup": changed(LLAMA, qk_norm=True, init="mup", mup_base_hidden_size=6, mup_base_head_size=24),
     "llama-biases-wide-heads": changed(LLAMA, add_bias=True, kv_channels=10, num_query_groups=1),
 }
 
@@ -94,6 +97,20 @@ def test_llama_fields() -> None:
     assert (fields["attention_bias"], fields["mlp_bias"], fields["dtype"]) == (False, False, "bfloat16")
 
 
+def test_scaled_frequencies_are_told_to_both_versions_of_transformers() -> None:
+    fields = huggingface_config(CONFIGS["llama-scaled"], eod_id=49)
+    scaling = {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }
+    assert fields["rope_scaling"] == scaling
+    assert fields["rope_parameters"] == {**scaling, "rope_theta": 10_000.0}
+    assert "rope_scaling" not in huggingface_config(LLAMA, eod_id=49)
+
+
 def test_generation_ends_at_the_end_of_a_document() -> None:
     assert generation_config(49) == {"bos_token_id": 49, "eos_token_id": 49, "pad_token_id": 49}
 
@@ -108,6 +125,9 @@ REFUSED = [
     (changed(LLAMA, position_embedding="learned"), r"model.position_embedding: learned .* LlamaForCausalLM.*use rope"),
     (changed(LLAMA, normalization="layernorm"), r"model.normalization: layernorm .*; use rmsnorm"),
     (changed(LLAMA, activation="gelu"), r"model.activation: gelu .*; use swiglu"),
+    (changed(GPT2, local_attention_window=8), r"model.local_attention_window: 8 .* GPT2LMHeadModel.*; use null"),
+    (changed(GPT2, qk_norm=True), r"model.qk_norm: true has no counterpart in GPT2LMHeadModel.*; use false"),
+    (changed(LLAMA, qk_norm=True, add_bias=True), r"model.(qk_norm: true|add_bias: true) .*; use false"),
     (changed(LLAMA, hidden_size=26, kv_channels=8), r"model.hidden_size: 26 .*\(4\), such as 28"),
 ]
 

@@ -10,8 +10,10 @@ from gptdist.model.parameters import (
     LocalParameter,
     LogicalTensor,
     derived_seed,
+    initial_std,
     initial_values,
     local_slice,
+    lr_scale,
     split_dim,
 )
 from tests.support.datasets import GPT2
@@ -61,6 +63,30 @@ def test_initial_values_depend_on_seed_and_name_alone() -> None:
 def test_writers_of_the_residual_stream_start_smaller(name: str) -> None:
     values = initial_values(_logical(f"decoder.layers.0.{name}", length=500, inner=200), CONFIG, seed=1)
     assert values.std().item() == pytest.approx(0.02 / math.sqrt(2 * CONFIG.num_layers), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "std"),
+    [
+        ({"init": "small"}, "mlp.linear_fc1.weight", math.sqrt(2 / (5 * 32))),
+        ({"init": "small"}, "mlp.linear_fc2.weight", 2 / (2 * math.sqrt(32))),
+        ({"init": "mup", "mup_base_hidden_size": 8}, "mlp.linear_fc1.weight", 0.02 / 2),
+        ({"init": "mup", "mup_base_hidden_size": 8}, "self_attention.linear_proj.weight", 0.02 / math.sqrt(4) / 2),
+    ],
+)
+def test_other_initialisations(changes: dict[str, object], name: str, std: float) -> None:
+    config = ModelConfig(**(GPT2 | changes))
+    values = initial_values(_logical(f"decoder.layers.0.{name}", length=500, inner=200), config, seed=1)
+    assert values.std().item() == pytest.approx(std, rel=0.02)
+
+
+def test_mup_leaves_embeddings_and_vectors_alone() -> None:
+    config = ModelConfig(**(GPT2 | {"init": "mup", "mup_base_hidden_size": 8}))
+    for name in ("embedding.word_embeddings.weight", "output_layer.weight"):
+        assert (initial_std(name, config), lr_scale(name, config)) == (0.02, 1.0)
+    for name in ("mlp.linear_fc1.bias", "input_layernorm.weight", "self_attention.q_layernorm.weight"):
+        assert lr_scale(f"decoder.layers.0.{name}", config) == 1.0
+    assert lr_scale("decoder.layers.0.mlp.linear_fc1.weight", config) == 0.25
 
 
 def test_norms_start_at_one_and_biases_at_zero() -> None:

@@ -4,13 +4,18 @@ import pytest
 
 from gptdist.checkpoint.identity import changes
 from gptdist.config.optimization import OptimizerConfig, ScheduleConfig
-from gptdist.train.schedule import learning_rate
+from gptdist.train.schedule import Position, learning_rate
 
 OPTIMIZER = OptimizerConfig(lr=1.0)
+STEP_TOKENS = 50
 
 
 def _rates(schedule: ScheduleConfig, steps: int = 100) -> list[float]:
-    return [learning_rate(step, OPTIMIZER, schedule, train_steps=100) for step in range(steps)]
+    positions = [Position(step, step * STEP_TOKENS, STEP_TOKENS) for step in range(steps)]
+    return [
+        learning_rate(position, OPTIMIZER, schedule, train_steps=100, train_tokens=100 * STEP_TOKENS)
+        for position in positions
+    ]
 
 
 def test_cosine_rises_linearly_and_falls_to_its_lowest() -> None:
@@ -33,6 +38,61 @@ def test_constant_stays() -> None:
 
 def test_no_warmup_starts_at_the_top() -> None:
     assert _rates(ScheduleConfig())[0] == pytest.approx(1.0)
+
+
+def test_linear_falls_to_its_lowest() -> None:
+    rates = _rates(ScheduleConfig(kind="linear", warmup_steps=20, min_lr_ratio=0.2), steps=120)
+    assert rates[20] == pytest.approx(1.0)
+    assert rates[60] == pytest.approx(0.6)
+    assert rates[100:] == pytest.approx([0.2] * 20)
+
+
+def test_inverse_square_root_halves_with_four_times_the_steps() -> None:
+    rates = _rates(ScheduleConfig(kind="inverse_sqrt", warmup_steps=10, min_lr_ratio=0.4))
+    assert [rates[step] for step in (9, 10, 40)] == pytest.approx([1.0, 1.0, 0.5])
+    assert rates[90] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(("shape", "middle"), [("linear", 0.55), ("cosine", 0.55), ("one_minus_sqrt", 0.3636)])
+def test_warm_up_stable_cool_down(shape: str, middle: float) -> None:
+    schedule = ScheduleConfig(kind="wsd", warmup_steps=10, cooldown_steps=30, cooldown_shape=shape)
+    rates = _rates(schedule, steps=110)
+    assert rates[9:71] == pytest.approx([1.0] * 62)
+    assert rates[85] == pytest.approx(middle, abs=1e-4)
+    assert rates[100:] == pytest.approx([0.1] * 10)
+    assert _rates(ScheduleConfig(kind="wsd"))[80:82] == pytest.approx([1.0, 0.955]), "a fifth by default"
+
+
+@pytest.mark.parametrize("kind", ["cosine", "linear", "inverse_sqrt", "wsd", "constant"])
+def test_tokens_say_the_same_as_steps(kind: str) -> None:
+    tokens = ScheduleConfig(kind=kind, warmup_tokens=10 * STEP_TOKENS, decay_tokens=80 * STEP_TOKENS)
+    steps = ScheduleConfig(kind=kind, warmup_steps=10, decay_steps=80)
+    assert _rates(tokens) == pytest.approx(_rates(steps))
+
+
+def test_tokens_do_not_depend_on_the_batch() -> None:
+    """Two steps of half the size end where one whole step does."""
+    schedule = ScheduleConfig(warmup_tokens=1000, decay_tokens=4000)
+    rates = [
+        learning_rate(Position(step, 2000, size), OPTIMIZER, schedule, train_steps=9, train_tokens=9000)
+        for step, size in ((40, 50), (80, 25))
+    ]
+    assert rates[0] == rates[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"warmup_tokens": 10, "decay_steps": 20}, "schedule.decay_steps: in steps, while another length is in tokens"),
+        ({"warmup_tokens": 5000}, "schedule.warmup_tokens: must be at least 0 and below the end of the decay (5000)"),
+        ({"cooldown_steps": 5}, "schedule.cooldown_steps: belongs to kind wsd, not cosine; remove it"),
+        ({"kind": "wsd", "cooldown_steps": 95, "warmup_steps": 10}, "schedule.cooldown_steps: must be above 0 and end"),
+        ({"min_lr_ratio": 1.5}, "schedule.min_lr_ratio: must be from 0 to 1, got 1.5"),
+    ],
+)
+def test_what_makes_no_schedule_is_told(changes: dict[str, object], message: str) -> None:
+    (problem,) = ScheduleConfig(**changes).problems(100, STEP_TOKENS)
+    assert problem.startswith(message)
 
 
 def test_changes_are_named_was_and_now() -> None:
