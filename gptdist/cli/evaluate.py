@@ -54,6 +54,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         mesh,
         micro_batch_size=config.batch.micro_batch_size,
         token_bytes=tokenizer.token_byte_lengths(),
+        document_end=tokenizer.eod_id if config.data.separate_documents else None,
         device=choose_device(arguments.device, "fp32", 0).torch_device,
     )
     if arguments.json:

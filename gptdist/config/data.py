@@ -54,6 +54,9 @@ class DataConfig(Section):
     """Unset: shares go by the weights alone. T: they go by weight x (training tokens of the source)^(1/T), so that 1
     takes every source in proportion to its size, and a larger value takes more of the small ones."""
 
+    separate_documents: bool = False
+    """Whether a token attends to its own document only, and positions begin anew in each; else a sample is one text."""
+
     eval_samples: int = 64
     """Validation samples a source, spread evenly over its validation split; 0 takes all."""
 

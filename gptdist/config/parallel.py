@@ -12,6 +12,10 @@ class ParallelConfig(Section):
     tensor_parallel_size: int = 1
     """Ranks that share each weight matrix. Keep it within one node."""
 
+    sequence_parallel: bool = False
+    """Split also what lies between the matrices (norms, residuals, dropout) over the tensor-parallel ranks, by tokens:
+    their memory shrinks, and nothing is communicated more."""
+
     pipeline_parallel_size: int = 1
     """Ranks that hold consecutive layers. Only 1 so far."""
 
@@ -43,6 +47,15 @@ class ParallelConfig(Section):
             bad.append(
                 f"parallel.tensor_parallel_size ({tensor}) does not divide the number of ranks ({world_size}); "
                 f"launch a multiple of {tensor} ranks, or shrink it"
+            )
+        if self.sequence_parallel and tensor == 1:
+            bad.append(
+                "parallel.sequence_parallel: needs tensor_parallel_size above 1, got 1; raise it, or leave it out"
+            )
+        if model.seq_length % tensor and self.sequence_parallel:
+            bad.append(
+                f"parallel.sequence_parallel: tensor_parallel_size ({tensor}) does not divide model.seq_length "
+                f"({model.seq_length}); change one of them"
             )
         sizes = {
             "num_attention_heads": model.num_attention_heads,

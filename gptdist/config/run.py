@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from gptdist.config.data import DataConfig
+from gptdist.config.memory import MemoryConfig
 from gptdist.config.model import ModelConfig
 from gptdist.config.optimization import OptimizerConfig, ScheduleConfig
 from gptdist.config.parallel import ParallelConfig
@@ -141,6 +142,7 @@ class RunConfig(Section):
     parallel: ParallelConfig = ParallelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    memory: MemoryConfig = MemoryConfig()
     intervals: IntervalsConfig = IntervalsConfig()
     launch: LaunchConfig = LaunchConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
@@ -181,7 +183,7 @@ class RunConfig(Section):
         bad += self.optimizer.problems() + self.schedule.problems(
             self.training.train_steps, self.batch.global_batch_size * self.model.seq_length
         )
-        bad += self.intervals.problems() + self.launch.problems()
+        bad += self.memory.problems(self.model.num_layers) + self.intervals.problems() + self.launch.problems()
         bad += [
             f"deepspeed.{key}: follows from {ours}; set that instead"
             for key, ours in OWNED_BY_US.items()

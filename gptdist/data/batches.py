@@ -17,14 +17,33 @@ class Batch:
 
     tokens: Tensor
     labels: Tensor
+    document_end: int | None = None
+    """Token that ends a document, where documents of a sample are to know nothing of each other."""
 
     @classmethod
-    def of(cls, rows: list[np.ndarray], device: torch.device) -> Self:
+    def of(cls, rows: list[np.ndarray], device: torch.device, document_end: int | None = None) -> Self:
         """Cut ``rows``, each of s + 1 tokens, into inputs and labels."""
         block = torch.from_numpy(np.stack(rows).astype(np.int64, copy=False)).to(device)
-        return cls(tokens=block[:, :-1].contiguous(), labels=block[:, 1:].contiguous())
+        return cls(block[:, :-1].contiguous(), block[:, 1:].contiguous(), document_end)
 
     def positions(self) -> Tensor:
-        """Return each token's place in its sample, [b, s]."""
+        """Return each token's place in its sample, or in its document if those are apart, [b, s]."""
         batch, sequence = self.tokens.shape
-        return torch.arange(sequence, device=self.tokens.device).unsqueeze(0).expand(batch, sequence)
+        places = torch.arange(sequence, device=self.tokens.device).unsqueeze(0).expand(batch, sequence)
+        if self.document_end is None:
+            return places
+        begins = torch.zeros_like(self.tokens)
+        begins[:, 1:] = torch.where(self.tokens[:, :-1] == self.document_end, places[:, 1:], 0)
+        return places - begins.cummax(dim=1).values
+
+    def attention_mask(self) -> Tensor | None:
+        """Return which tokens (last dimension) each token attends to, bool [b, 1, s, s]; None is all before it.
+
+        The token that ends a document is the last of it.
+        """
+        if self.document_end is None:
+            return None
+        ends = (self.tokens == self.document_end).long()
+        document = ends.cumsum(dim=1) - ends
+        same = document.unsqueeze(2) == document.unsqueeze(1)
+        return same.tril().unsqueeze(1)

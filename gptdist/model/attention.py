@@ -1,4 +1,4 @@
-"""Core attention for megatron-core layers on torch's scaled_dot_product_attention, and the norm of queries and keys.
+"""Core attention for megatron-core layers on torch's scaled_dot_product_attention.
 
 Letters: s sequence, b batch, n heads of this rank, g query groups of this rank, d head size, w window.
 """
@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name every torch user knows
-from megatron.core.tensor_parallel.mappings import copy_to_tensor_model_parallel_region
 from megatron.core.tensor_parallel.random import get_cuda_rng_tracker
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.transformer_config import TransformerConfig
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class CausalAttention(MegatronModule):
@@ -47,18 +46,26 @@ class CausalAttention(MegatronModule):
         self.window = window if layer_number % 2 == 0 else None
         self.multiplier = multiplier
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None = None, *_: Any, **__: Any
+    ) -> Tensor:
         """Return the attended values.
 
-        Shapes: query [s, b, n, d], key and value [s, b, g, d] -> [s, b, n x d].
+        Shapes: query [s, b, n, d], key and value [s, b, g, d], attention_mask (what is attended to, causal itself)
+        bool [b, 1, s, s] -> [s, b, n x d].
         """
         sequence, batch, heads, size = query.shape
         dropout = self.dropout if self.training else 0.0
         has_window = self.window is not None and self.window < sequence
-        mask = window_mask(sequence, self.window, query.device) if self.window is not None and has_window else None
-        # Each tensor-parallel rank has other heads and must drop other weights: the tracker holds a seed a rank.
+        mask = attention_mask
+        if self.window is not None and has_window:
+            seen = window_mask(sequence, self.window, query.device)
+            mask = seen if mask is None else mask & seen
+        # Each tensor-parallel rank has other heads and must drop other weights: the tracker holds a seed a rank. Under
+        # sequence parallelism megatron-core has forked to it for the whole layer, and must not be asked twice.
+        forks = dropout and not self.config.sequence_parallel
         q, k, v = (tensor.permute(1, 2, 0, 3) for tensor in (query, key, value))
-        with get_cuda_rng_tracker().fork() if dropout else contextlib.nullcontext():
+        with get_cuda_rng_tracker().fork() if forks else contextlib.nullcontext():
             attended = F.scaled_dot_product_attention(
                 q,
                 k,
@@ -78,27 +85,3 @@ def window_mask(sequence: int, window: int, device: torch.device) -> Tensor:
     place = torch.arange(sequence, device=device)
     distance = place.unsqueeze(1) - place
     return (distance >= 0) & (distance < window)
-
-
-class HeadNorm(nn.Module):
-    """Norm of each head's queries or keys, with weights that all heads of all tensor-parallel ranks share.
-
-    A rank's heads give only a part of the weights' gradient. megatron-core adds the parts up after its own backward
-    pass, which DeepSpeed's engine never calls; here the sum is the backward of the weights' use.
-
-    Communication: backward, over the tensor group, an all-reduce of d values for each weight.
-    """
-
-    def __init__(self, hidden_size: int, config: TransformerConfig, eps: float) -> None:
-        """Take megatron-core's arguments; ``hidden_size`` is d."""
-        super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(hidden_size))
-        self.bias = nn.Parameter(torch.zeros(hidden_size)) if config.normalization == "LayerNorm" else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return ``x`` [s, b, n, d] normalised over d."""
-        weight = copy_to_tensor_model_parallel_region(self.weight)
-        if self.bias is None:
-            return F.rms_norm(x, x.shape[-1:], weight, self.eps)
-        return F.layer_norm(x, x.shape[-1:], weight, copy_to_tensor_model_parallel_region(self.bias), self.eps)

@@ -10,25 +10,49 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name every torch user knows
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from megatron.core.models.gpt.gpt_model import GPTModel
-from megatron.core.tensor_parallel.mappings import gather_from_tensor_model_parallel_region
+from megatron.core.tensor_parallel.mappings import (
+    gather_from_sequence_parallel_region,
+    gather_from_tensor_model_parallel_region,
+)
 from megatron.core.transformer.spec_utils import ModuleSpec
+from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 
+from gptdist.config.memory import MemoryConfig
 from gptdist.config.model import ModelConfig, RopeScaling
 from gptdist.mesh.groups import Mesh
 from gptdist.model.arithmetic import padded_vocab_size
-from gptdist.model.attention import CausalAttention, HeadNorm
+from gptdist.model.attention import CausalAttention
+from gptdist.model.feed_forward import RecomputedMLP
 from gptdist.model.loss import VocabularyShard, vocabulary_loss
+from gptdist.model.norms import HeadNorm, Norm
 from gptdist.model.parameters import split_dim
+
+_KEEP_ALL = MemoryConfig()
 
 
 class OutputHead(nn.Module):
     """Hidden states to logits or to the loss; holds the output matrix unless it is the embedding's."""
 
-    def __init__(self, weight: nn.Parameter | None, shard: VocabularyShard, multiplier: float = 1.0) -> None:
-        """Keep ``weight`` [v / t, h], or none where the embedding's is passed to each call; logits get a factor."""
+    def __init__(
+        self,
+        weight: nn.Parameter | None,
+        shard: VocabularyShard,
+        *,
+        multiplier: float = 1.0,
+        sequence_parallel: bool = False,
+    ) -> None:
+        """Take what the head has beside the hidden states.
+
+        Args:
+            weight: [v / t, h], or none where the embedding's is passed to each call.
+            shard: the rows that it holds.
+            multiplier: of the logits.
+            sequence_parallel: whether each tensor-parallel rank comes with a part of the tokens.
+        """
         super().__init__()
+        self.sequence_parallel = sequence_parallel
         self.weight = weight
         self.shard = shard
         self.multiplier = multiplier
@@ -42,10 +66,12 @@ class OutputHead(nn.Module):
     ) -> tuple[Tensor, None]:
         """Return the mean loss where there are labels, else this rank's logits (all of them when told to gather).
 
-        Shapes: hidden [s, b, h], labels [b, s] -> [] or [s, b, v / t] or [s, b, v].
+        Shapes: hidden [s, b, h] (sequence parallel: [s / t, b, h]), labels [b, s] -> [] or [s, b, v / t] or [s, b, v].
         """
         matrix = self.weight if weight is None else weight
         assert matrix is not None, "tied output head called without the embedding's weight"
+        if self.sequence_parallel:  # each rank computes the loss of all tokens, and so has their whole gradient
+            hidden = gather_from_sequence_parallel_region(hidden, tensor_parallel_output_grad=False)
         if self.multiplier != 1.0:
             hidden = hidden * self.multiplier
         if labels is not None:
@@ -63,13 +89,15 @@ class LanguageModel(GPTModel):
     Call it as ``model(tokens, positions, None, labels=labels)``, all [b, s].
     """
 
-    def __init__(self, config: ModelConfig, transformer: TransformerConfig, mesh: Mesh) -> None:
+    def __init__(
+        self, config: ModelConfig, transformer: TransformerConfig, mesh: Mesh, *, recomputes_mlp: bool = False
+    ) -> None:
         """Build this rank's part of ``config``'s model; weights are not initialised."""
         size = mesh.layout.tensor_parallel_size
         padded = padded_vocab_size(config.vocab_size, size)
         super().__init__(
             config=transformer,
-            transformer_layer_spec=_layer_spec(config, transformer),
+            transformer_layer_spec=_layers(config, transformer),
             vocab_size=padded,
             max_sequence_length=config.seq_length,
             position_embedding_type="learned_absolute" if config.position_embedding == "learned" else "rope",
@@ -84,7 +112,15 @@ class LanguageModel(GPTModel):
             group=mesh.tensor_group if size > 1 else None,
         )
         self.num_valid_tokens = config.vocab_size
-        self.output_layer: OutputHead = OutputHead(self.output_layer.weight, shard, 1.0 / config.width_multiplier)
+        self.output_layer: OutputHead = OutputHead(
+            self.output_layer.weight,
+            shard,
+            multiplier=1.0 / config.width_multiplier,
+            sequence_parallel=transformer.sequence_parallel,
+        )
+        if recomputes_mlp:
+            for layer in self.decoder.layers:  # by its spec, a layer would build another class without its group
+                layer.mlp.__class__ = RecomputedMLP
         if config.rope_scaling is not None:
             self.rotary_pos_emb.inv_freq = scaled_frequencies(self.rotary_pos_emb.inv_freq, config.rope_scaling)
         for name, parameter in self.named_parameters():
@@ -101,7 +137,14 @@ class LanguageModel(GPTModel):
         return logits.transpose(0, 1)[..., : self.num_valid_tokens].contiguous()
 
 
-def transformer_config(config: ModelConfig, mesh: Mesh, dtype: torch.dtype) -> TransformerConfig:
+def transformer_config(
+    config: ModelConfig,
+    mesh: Mesh,
+    dtype: torch.dtype,
+    *,
+    sequence_parallel: bool = False,
+    memory: MemoryConfig = _KEEP_ALL,
+) -> TransformerConfig:
     """Return megatron-core's config of the same model, fusions that need CUDA off."""
     activation = {"gelu_tanh": _gelu_tanh, "gelu": F.gelu, "swiglu": F.silu}[config.activation]
     return TransformerConfig(
@@ -119,9 +162,11 @@ def transformer_config(config: ModelConfig, mesh: Mesh, dtype: torch.dtype) -> T
         attention_dropout=config.attention_dropout,
         hidden_dropout=config.hidden_dropout,
         tensor_model_parallel_size=mesh.layout.tensor_parallel_size,
+        sequence_parallel=sequence_parallel,
         params_dtype=dtype,
         pipeline_dtype=dtype,
         bf16=dtype == torch.bfloat16,
+        **_recomputation(config, memory),
         perform_initialization=False,  # ours does not depend on the layout
         use_cpu_initialization=not torch.cuda.is_available(),
         apply_rope_fusion=False,
@@ -130,6 +175,21 @@ def transformer_config(config: ModelConfig, mesh: Mesh, dtype: torch.dtype) -> T
         bias_dropout_fusion=False,
         gradient_accumulation_fusion=False,
     )
+
+
+def _recomputation(config: ModelConfig, memory: MemoryConfig) -> dict[str, Any]:
+    match memory.recompute:
+        case "none" | "mlp":  # the latter has a module of its own
+            return {}
+        case "full":
+            layers = config.num_layers if memory.recompute_layers is None else memory.recompute_layers
+            return {
+                "recompute_granularity": "full",
+                "recompute_method": "block",
+                "recompute_num_layers": layers,
+            }
+        case "attention":
+            return {"recompute_granularity": "selective", "recompute_modules": ["core_attn"]}
 
 
 def _gelu_tanh(x: Tensor) -> Tensor:
@@ -144,7 +204,7 @@ def scaled_frequencies(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
     return frequencies * (blend + (1.0 - blend) / scaling.factor)
 
 
-def _layer_spec(config: ModelConfig, transformer: TransformerConfig) -> ModuleSpec:
+def _layers(config: ModelConfig, transformer: TransformerConfig) -> TransformerBlockSubmodules:
     spec = get_gpt_layer_local_spec(normalization=transformer.normalization)
     attention = spec.submodules.self_attention.submodules
     attention.core_attention = ModuleSpec(
@@ -153,4 +213,5 @@ def _layer_spec(config: ModelConfig, transformer: TransformerConfig) -> ModuleSp
     )
     if config.qk_norm:
         attention.q_layernorm = attention.k_layernorm = HeadNorm
-    return spec
+    spec.submodules.input_layernorm = spec.submodules.pre_mlp_layernorm = Norm
+    return TransformerBlockSubmodules(layer_specs=[spec] * config.num_layers, layer_norm=Norm)

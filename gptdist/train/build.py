@@ -28,6 +28,7 @@ from gptdist.mesh.groups import Mesh, ModelParallelUnit, broadcast_text, make_me
 from gptdist.mesh.layout import Layout
 from gptdist.model.arithmetic import num_parameters
 from gptdist.model.gpt import LanguageModel, transformer_config
+from gptdist.model.norms import sum_partial_gradients
 from gptdist.model.parameters import initialise, local_parameters
 from gptdist.telemetry.ledger import Ledger
 from gptdist.telemetry.metrics import Metrics
@@ -94,6 +95,7 @@ def build(config: RunConfig, mesh: Mesh, device: Device, stop_signal: StopSignal
         data=data,
         validation=validation,
         token_bytes=tokenizer.token_byte_lengths(),
+        document_end=tokenizer.eod_id if config.data.separate_documents else None,
         identity=identity,
         state=state,
         stop_signal=stop_signal,
@@ -107,7 +109,14 @@ def build_model(config: RunConfig, mesh: Mesh, device: Device) -> nn.Module:
     """Return this rank's part of the model with its initial weights, on its device."""
     shape = config.model
     with _partitioned_construction(config, mesh, device):
-        model = LanguageModel(shape, transformer_config(shape, mesh, device.dtype), mesh)
+        transformer = transformer_config(
+            shape,
+            mesh,
+            device.dtype,
+            sequence_parallel=config.parallel.sequence_parallel,
+            memory=config.memory,
+        )
+        model = LanguageModel(shape, transformer, mesh, recomputes_mlp=config.memory.recompute == "mlp")
     if config.parallel.zero_stage < 3:
         model = model.to(device=device.torch_device, dtype=device.dtype)
     initialise(
@@ -118,6 +127,8 @@ def build_model(config: RunConfig, mesh: Mesh, device: Device) -> nn.Module:
         tp_rank=mesh.place.tp_rank,
         dp_rank=mesh.place.dp_rank,
     )
+    if config.parallel.sequence_parallel:
+        sum_partial_gradients(model, mesh)
     return model
 
 

@@ -48,22 +48,32 @@ def evaluate(
     micro_batch_size: int,
     token_bytes: np.ndarray,
     device: torch.device,
+    document_end: int | None = None,
 ) -> Evaluation:
     """Measure ``model`` on all validation windows; replicas share the work. Collective: every rank calls it.
 
     Args:
-        model: called as ``model(tokens, positions, None, labels=labels)``; returns the mean loss.
+        model: called as ``model(tokens, positions, mask, labels=labels)``; returns the mean loss.
         sources: windows to predict.
         mesh: the ranks that take part.
         micro_batch_size: windows in one forward.
         token_bytes: UTF-8 bytes that each token id stands for.
         device: where the model is.
+        document_end: token that ends a document, where documents of a window are to know nothing of each other.
     """
     was_training = model.training
     model.eval()
     with torch.no_grad():
         found = tuple(
-            _evaluate_source(model, source, mesh, micro_batch_size, token_bytes=token_bytes, device=device)
+            _evaluate_source(
+                model,
+                source,
+                mesh,
+                micro_batch_size,
+                token_bytes=token_bytes,
+                device=device,
+                document_end=document_end,
+            )
             for source in sources
         )
     model.train(was_training)
@@ -82,6 +92,7 @@ def _evaluate_source(
     *,
     token_bytes: np.ndarray,
     device: torch.device,
+    document_end: int | None,
 ) -> SourceEvaluation:
     count, replicas = len(source.first_tokens), mesh.layout.data_parallel_size
     stride = micro_batch_size * replicas
@@ -91,8 +102,8 @@ def _evaluate_source(
         mine = max(0, min(micro_batch_size, count - begin))
         # A rank that has nothing left runs along on the first window: under ZeRO-3 a forward is a collective.
         rows = source.rows(begin, mine) if mine else source.rows(0, 1)
-        batch = Batch.of(rows, device)
-        loss = model(batch.tokens, batch.positions(), None, labels=batch.labels)
+        batch = Batch.of(rows, device, document_end)
+        loss = model(batch.tokens, batch.positions(), batch.attention_mask(), labels=batch.labels)
         if mine:
             tokens = batch.labels.numel()
             text_bytes = int(token_bytes[batch.labels.cpu().numpy()].sum())

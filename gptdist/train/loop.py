@@ -65,10 +65,10 @@ def train_step(run: Run) -> StepResult:
     for micro_batch in range(run.num_micro_batches):
         first = state.consumed_samples + (micro_batch * replicas + run.mesh.place.dp_rank) * size
         begin = time.perf_counter()
-        batch = Batch.of(run.data.rows(first, size), run.device.torch_device)
+        batch = Batch.of(run.data.rows(first, size), run.device.torch_device, run.document_end)
         data_seconds += time.perf_counter() - begin
         seed_micro_batch(config.seed, first, run.mesh.place.tp_rank)
-        loss = run.engine.deepspeed(batch.tokens, batch.positions(), None, labels=batch.labels)
+        loss = run.engine.deepspeed(batch.tokens, batch.positions(), batch.attention_mask(), labels=batch.labels)
         run.engine.accumulate(loss)
         total[0] += loss.detach().cpu().double()
     total[0] /= run.num_micro_batches * run.mesh.layout.world_size
@@ -127,6 +127,7 @@ def log_evaluation(run: Run) -> None:
         run.mesh,
         micro_batch_size=run.config.batch.micro_batch_size,
         token_bytes=run.token_bytes,
+        document_end=run.document_end,
         device=run.device.torch_device,
     )
     run.state.validation_loss = found.loss

@@ -80,6 +80,9 @@ class Run:
     data: TrainingData
     validation: list[ValidationSource]
     token_bytes: np.ndarray
+    document_end: int | None
+    """Token that ends a document, where documents of a sample are to know nothing of each other."""
+
     identity: RunIdentity
     state: TrainState
     stop_signal: StopSignal

@@ -42,8 +42,15 @@ def reference(folder: Path):
     return {model: _train(folder, ONE_RANK, model) for model in MODELS}
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+CASES = [
+    (layout, model)
+    for layout in LAYOUTS
+    for model, shape in MODELS.items()
+    if shape.get("num_query_groups", layout.tensor_parallel_size) % layout.tensor_parallel_size == 0
+]
+
+
+@pytest.mark.parametrize(("layout", "model"), CASES, ids=[f"{layout}-{model}" for layout, model in CASES])
 def test_layout_equals_one_rank(folder: Path, reference, layout: TestedLayout, model: str) -> None:
     expected, one = reference[model]
     seen, reader = _train(folder, layout, model)
@@ -82,6 +89,22 @@ def test_validation_loss_does_not_depend_on_the_layout(folder: Path, layout: Tes
     tree = run_tree(folder, run_dir=str(folder / f"eval-{layout}"), **layout.sections())
     for seen in run_ranks(layout.world_size, validation_loss, tree):
         assert seen == pytest.approx(expected, abs=LOSS_TOLERANCE)
+
+
+@pytest.mark.parametrize("layout", [LAYOUTS[2], LAYOUTS[11], TestedLayout(4, 1, 2, sequence_parallel=True)], ids=str)
+def test_documents_are_kept_apart_on_every_layout(folder: Path, layout: TestedLayout) -> None:
+    apart = {"separate_documents": True}
+    trees = [
+        run_tree(folder, data=data, run_dir=str(folder / f"apart-{layout}-{name}"), **one.sections())
+        for name, one, data in (("one", ONE_RANK, apart), ("layout", layout, apart), ("together", ONE_RANK, {}))
+    ]
+    expected, seen, together = (
+        run_ranks(int(tree["launch"]["ranks_per_node"]), train_steps, tree, STEPS)[0] for tree in trees
+    )
+    for (_, loss, norm), (_, expected_loss, expected_norm) in zip(seen, expected, strict=True):
+        assert loss == pytest.approx(expected_loss, abs=LOSS_TOLERANCE)
+        assert norm == pytest.approx(expected_norm, rel=GRADIENT_TOLERANCE)
+    assert abs(together[0][1] - expected[0][1]) > 10 * LOSS_TOLERANCE, "nothing was kept apart"
 
 
 BF16_TOLERANCE = 0.01

@@ -21,6 +21,7 @@ Z0, Z1, Z2, Z3 = (TestedLayout(2, stage, 1) for stage in range(4))
 ONE = TestedLayout(1, 1, 1)
 T0, T1, T2, T3 = (TestedLayout(2, stage, 2) for stage in range(4))
 WIDE1, WIDE3 = TestedLayout(4, 1, 2), TestedLayout(4, 3, 2)
+S1, S3 = (TestedLayout(2, stage, 2, sequence_parallel=True) for stage in (1, 3))
 
 
 def _tree(folder: Path, name: str, layout: TestedLayout, model, **changes):
@@ -32,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("resume")
 
 
-SAME = [ONE, Z0, Z1, Z2, Z3, T0, T1, T2, T3, WIDE1, WIDE3]
+SAME = [ONE, Z0, Z1, Z2, Z3, T0, T1, T2, T3, WIDE1, WIDE3, S1, S3]
 PRECISIONS = [(layout, "fp32") for layout in SAME] + [(layout, "bf16") for layout in SAME if layout.zero_stage]
 """bf16 at ZeRO stage 0 is refused by the config: see test_run_config."""
 
@@ -63,6 +64,8 @@ PAIRS = [
     (WIDE1, T3, GPT2),
     (T1, Z3, MODERN),
     (Z3, T0, MODERN),
+    (S1, Z3, GPT2),
+    (T0, S1, GPT2),
 ]
 
 

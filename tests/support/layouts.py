@@ -11,19 +11,24 @@ class TestedLayout:
     world_size: int
     zero_stage: int
     tensor_parallel_size: int
+    sequence_parallel: bool = False
 
     __test__ = False
 
     def sections(self) -> dict[str, Any]:
         """Return the config sections of this layout."""
         return {
-            "parallel": {"zero_stage": self.zero_stage, "tensor_parallel_size": self.tensor_parallel_size},
+            "parallel": {
+                "zero_stage": self.zero_stage,
+                "tensor_parallel_size": self.tensor_parallel_size,
+                "sequence_parallel": self.sequence_parallel,
+            },
             "launch": {"ranks_per_node": self.world_size},
         }
 
     def __str__(self) -> str:
         data = self.world_size // self.tensor_parallel_size
-        return f"zero{self.zero_stage}-dp{data}-tp{self.tensor_parallel_size}"
+        return f"zero{self.zero_stage}-dp{data}-tp{self.tensor_parallel_size}{'-sp' if self.sequence_parallel else ''}"
 
 
 ONE_RANK = TestedLayout(1, 0, 1)
@@ -41,4 +46,13 @@ LAYOUTS = [
     TestedLayout(4, 2, 2),
     TestedLayout(4, 3, 2),
     TestedLayout(4, 0, 2),
+    TestedLayout(2, 0, 2, sequence_parallel=True),
+    TestedLayout(2, 1, 2, sequence_parallel=True),
+    TestedLayout(2, 2, 2, sequence_parallel=True),
+    TestedLayout(2, 3, 2, sequence_parallel=True),
+    TestedLayout(4, 0, 2, sequence_parallel=True),
+    TestedLayout(4, 1, 2, sequence_parallel=True),
+    TestedLayout(4, 2, 2, sequence_parallel=True),
+    TestedLayout(4, 3, 2, sequence_parallel=True),
+    TestedLayout(4, 1, 4, sequence_parallel=True),
 ]
