@@ -68,12 +68,18 @@ class TrainingConfig(Section):
     """Number format of weights and activations; ``auto`` is bf16 on CUDA and fp32 on CPU. The optimizer's copy is
     always fp32."""
 
+    z_loss: float = 0.0
+    """Coefficient of mean(log(sum of exp(logits))^2) in the gradient, against drifting logits; PaLM has 1e-4. The
+    losses that are shown are without it."""
+
     collective_timeout_seconds: float = 600.0
     """How long a rank waits for the others in a collective before it fails."""
 
     def problems(self) -> list[str]:
         """Return every value out of its range."""
         bad = [] if self.train_steps >= 1 else [f"training.train_steps: must be at least 1, got {self.train_steps}"]
+        if self.z_loss < 0.0:
+            bad.append(f"training.z_loss: must be at least 0, got {self.z_loss}")
         if self.collective_timeout_seconds <= 0:
             bad.append(f"training.collective_timeout_seconds: must be above 0, got {self.collective_timeout_seconds}")
         return bad

@@ -42,6 +42,7 @@ class OutputHead(nn.Module):
         *,
         multiplier: float = 1.0,
         sequence_parallel: bool = False,
+        z_loss: float = 0.0,
     ) -> None:
         """Take what the head has beside the hidden states.
 
@@ -50,9 +51,11 @@ class OutputHead(nn.Module):
             shard: the rows that it holds.
             multiplier: of the logits.
             sequence_parallel: whether each tensor-parallel rank comes with a part of the tokens.
+            z_loss: its coefficient.
         """
         super().__init__()
         self.sequence_parallel = sequence_parallel
+        self.z_loss = z_loss
         self.weight = weight
         self.shard = shard
         self.multiplier = multiplier
@@ -75,7 +78,7 @@ class OutputHead(nn.Module):
         if self.multiplier != 1.0:
             hidden = hidden * self.multiplier
         if labels is not None:
-            loss = vocabulary_loss(hidden.flatten(0, 1), matrix, labels.t().reshape(-1), self.shard)
+            loss = vocabulary_loss(hidden.flatten(0, 1), matrix, labels.t().reshape(-1), self.shard, self.z_loss)
             return loss, None
         logits = hidden @ matrix.t()
         if runtime_gather_output:
@@ -90,9 +93,23 @@ class LanguageModel(GPTModel):
     """
 
     def __init__(
-        self, config: ModelConfig, transformer: TransformerConfig, mesh: Mesh, *, recomputes_mlp: bool = False
+        self,
+        config: ModelConfig,
+        transformer: TransformerConfig,
+        mesh: Mesh,
+        *,
+        recomputes_mlp: bool = False,
+        z_loss: float = 0.0,
     ) -> None:
-        """Build this rank's part of ``config``'s model; weights are not initialised."""
+        """Build this rank's part of ``config``'s model; weights are not initialised.
+
+        Args:
+            config: the model.
+            transformer: what ``transformer_config`` made of it.
+            mesh: the ranks.
+            recomputes_mlp: whether the feed-forward part keeps its input only.
+            z_loss: coefficient of z-loss.
+        """
         size = mesh.layout.tensor_parallel_size
         padded = padded_vocab_size(config.vocab_size, size)
         super().__init__(
@@ -117,6 +134,7 @@ class LanguageModel(GPTModel):
             shard,
             multiplier=1.0 / config.width_multiplier,
             sequence_parallel=transformer.sequence_parallel,
+            z_loss=z_loss,
         )
         if recomputes_mlp:
             for layer in self.decoder.layers:  # by its spec, a layer would build another class without its group

@@ -31,22 +31,30 @@ class VocabularyShard:
     """Ranks that hold the other rows; None where there are none."""
 
 
-def vocabulary_loss(hidden: Tensor, weight: Tensor, labels: Tensor, shard: VocabularyShard) -> Tensor:
+def vocabulary_loss(
+    hidden: Tensor, weight: Tensor, labels: Tensor, shard: VocabularyShard, z_loss: float = 0.0
+) -> Tensor:
     """Return the mean cross-entropy of predicting ``labels``, in nats.
+
+    With ``z_loss`` the gradient is that of the cross-entropy + z_loss x mean(log(sum of exp(logits))^2), which keeps
+    logits from drifting; the value returned is the cross-entropy alone, so that runs can be compared.
 
     Shapes: hidden [t, h], weight [v, h], labels [t] -> [].
 
     Communication: over ``shard.group``, two all-reduces of 1 and 2 values a token forward, and one of hidden's size
     for its gradient.
 
-    Source: chunked cross-entropy with gradients in the forward pass, as in Hsu et al. 2024 (Liger Kernel).
+    Source: chunked cross-entropy with gradients in the forward pass, as in Hsu et al. 2024 (Liger Kernel); z-loss:
+    Chowdhery et al. 2022 (PaLM), section 5, with 1e-4.
     """
-    return _VocabularyLoss.apply(hidden, weight, labels, shard)
+    return _VocabularyLoss.apply(hidden, weight, labels, shard, z_loss)
 
 
 class _VocabularyLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, shard: VocabularyShard) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, shard: VocabularyShard, z_loss: float
+    ) -> Tensor:
         rows = weight[: shard.num_valid]
         needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         hidden_grad = torch.empty_like(hidden) if needs_grad else None
@@ -57,7 +65,7 @@ class _VocabularyLoss(torch.autograd.Function):
         step = max(1, CHUNK_ELEMENTS // max(1, weight.shape[0]))
         for begin in range(0, count, step):
             chunk = slice(begin, begin + step)
-            losses, logit_grad = _chunk(hidden[chunk], rows, labels[chunk], shard)
+            losses, logit_grad = _chunk(hidden[chunk], rows, labels[chunk], shard, z_loss)
             total += losses.sum()
             if hidden_grad is not None and weight_grad is not None:
                 logit_grad = logit_grad.div_(count).to(hidden.dtype)
@@ -70,13 +78,15 @@ class _VocabularyLoss(torch.autograd.Function):
         return total / count
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, None, None, None]:
         hidden_grad, weight_grad = ctx.saved_tensors
-        return hidden_grad * grads[0], weight_grad * grads[0], None, None
+        return hidden_grad * grads[0], weight_grad * grads[0], None, None, None
 
 
-def _chunk(hidden: Tensor, rows: Tensor, labels: Tensor, shard: VocabularyShard) -> tuple[Tensor, Tensor]:
-    """Return each token's loss, and the gradient of their sum by the logits: softmax minus one-hot."""
+def _chunk(
+    hidden: Tensor, rows: Tensor, labels: Tensor, shard: VocabularyShard, z_loss: float
+) -> tuple[Tensor, Tensor]:
+    """Return each token's loss, and the gradient of their sum by the logits: softmax minus one-hot, and z-loss's."""
     logits = (hidden @ rows.t()).float()
     local = labels - shard.start
     is_here = (local >= 0) & (local < shard.num_valid)
@@ -96,5 +106,8 @@ def _chunk(hidden: Tensor, rows: Tensor, labels: Tensor, shard: VocabularyShard)
     if shard.group is not None:
         dist.all_reduce(sums, group=shard.group)
     probabilities /= sums[0].unsqueeze(1)
+    log_sums = sums[0].log()
+    if z_loss:
+        probabilities *= (1.0 + 2.0 * z_loss * (log_sums + highest)).unsqueeze(1)
     probabilities[tokens, targets] -= 1.0
-    return sums[0].log() - sums[1], probabilities
+    return log_sums - sums[1], probabilities

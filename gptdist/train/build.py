@@ -116,7 +116,13 @@ def build_model(config: RunConfig, mesh: Mesh, device: Device) -> nn.Module:
             sequence_parallel=config.parallel.sequence_parallel,
             memory=config.memory,
         )
-        model = LanguageModel(shape, transformer, mesh, recomputes_mlp=config.memory.recompute == "mlp")
+        model = LanguageModel(
+            shape,
+            transformer,
+            mesh,
+            recomputes_mlp=config.memory.recompute == "mlp",
+            z_loss=config.training.z_loss,
+        )
     if config.parallel.zero_stage < 3:
         model = model.to(device=device.torch_device, dtype=device.dtype)
     initialise(

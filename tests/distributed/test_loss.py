@@ -22,14 +22,15 @@ def _inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return hidden, weight, torch.randint(0, VOCABULARY, (TOKENS,), generator=generator)
 
 
-def _compare(padded_rows: int, chunk_elements: int) -> None:
+def _compare(padded_rows: int, chunk_elements: int, z_loss: float = 0.0) -> None:
     """Compare this rank's share; rows beyond the vocabulary hold rubbish that must not matter."""
     loss_module.CHUNK_ELEMENTS = chunk_elements
     rank, size = dist.get_rank(), dist.get_world_size()
     hidden, weight, labels = _inputs()
     dense_hidden, dense_weight = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
-    expected = F.cross_entropy(dense_hidden @ dense_weight.t(), labels)
-    (2.5 * expected).backward()
+    logits = dense_hidden @ dense_weight.t()
+    expected = F.cross_entropy(logits, labels)
+    (2.5 * (expected + z_loss * logits.logsumexp(dim=1).square().mean())).backward()
 
     rows = padded_rows // size
     padded = torch.cat([weight, torch.full((padded_rows - VOCABULARY, HIDDEN), 50.0)])
@@ -37,7 +38,7 @@ def _compare(padded_rows: int, chunk_elements: int) -> None:
     valid = max(0, min(rows, VOCABULARY - rank * rows))
     shard = VocabularyShard(rank * rows, valid, dist.group.WORLD if size > 1 else None)
     ours = hidden.clone().requires_grad_()
-    found = vocabulary_loss(ours, mine, labels, shard)
+    found = vocabulary_loss(ours, mine, labels, shard, z_loss)
     (2.5 * found).backward()
 
     assert abs(found.item() - expected.item()) < TOLERANCE
@@ -54,3 +55,8 @@ def _compare(padded_rows: int, chunk_elements: int) -> None:
 def test_equals_dense_cross_entropy(ranks: int, padded_rows: int, chunk_elements: int) -> None:
     """With 120 rows on two ranks the second holds nothing but padding."""
     run_ranks(ranks, _compare, padded_rows, chunk_elements)
+
+
+@pytest.mark.parametrize(("ranks", "padded_rows"), [(1, 64), (2, 64), (2, 120)])
+def test_z_loss_is_in_the_gradient_and_not_in_the_value(ranks: int, padded_rows: int) -> None:
+    run_ranks(ranks, _compare, padded_rows, 100, 0.01)
