@@ -128,6 +128,16 @@ class TelemetryConfig(Section):
     tensorboard: bool = True
     """Write TensorBoard event files to RUN_DIR/tensorboard."""
 
+    profile_steps: tuple[int, int] | None = None
+    """First and last step to trace, as log lines number them: every rank writes what it did to RUN_DIR/profile."""
+
+    def problems(self) -> list[str]:
+        """Return every value out of its range."""
+        steps = self.profile_steps
+        if steps is None or 1 <= steps[0] <= steps[1]:
+            return []
+        return [f"telemetry.profile_steps: must be a first step from 1 and a last one from there, got {list(steps)}"]
+
 
 class RunConfig(Section):
     """Everything about one training run."""
@@ -190,6 +200,7 @@ class RunConfig(Section):
             self.training.train_steps, self.batch.global_batch_size * self.model.seq_length
         )
         bad += self.memory.problems(self.model.num_layers) + self.intervals.problems() + self.launch.problems()
+        bad += self.telemetry.problems()
         bad += [
             f"deepspeed.{key}: follows from {ours}; set that instead"
             for key, ours in OWNED_BY_US.items()

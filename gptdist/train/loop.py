@@ -12,6 +12,7 @@ from gptdist.checkpoint.save import save_checkpoint
 from gptdist.data.batches import Batch
 from gptdist.errors import TrainingError
 from gptdist.model.arithmetic import flops_per_token
+from gptdist.telemetry.profile import StepProfiler
 from gptdist.train.evaluate import evaluate
 from gptdist.train.randomness import seed_micro_batch
 from gptdist.train.run import Run, StepResult
@@ -24,9 +25,11 @@ def train(run: Run) -> bool:
     """Step until ``train_steps`` or a stop signal; return whether the run is done. Collective: every rank calls it."""
     state, every = run.state, run.config.intervals
     train_steps = run.config.training.train_steps
+    profiler = StepProfiler(run.config.folder, run.config.telemetry.profile_steps, run.mesh.rank)
     state.since.restart()
     while state.step < train_steps:
-        result = train_step(run)
+        with profiler.step(state.step + 1):
+            result = train_step(run)
         state.advance(result)
 
         is_last = state.step == train_steps
@@ -38,7 +41,9 @@ def train(run: Run) -> bool:
             save(run)
         if result.stopping and not is_last:
             logger.warning("stopped after step %d on request; the same command resumes", state.step)
+            profiler.close(state.step)
             return False
+    profiler.close(state.step)
     return True
 
 

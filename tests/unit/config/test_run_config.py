@@ -86,6 +86,10 @@ def test_defaults_are_filled_in_and_frozen(tmp_path: Path) -> None:
         (["batch.global_batch_size=9"], "(9) is no multiple of batch.micro_batch_size (2) x data-parallel size (1)"),
         (["batch.micro_batch_size=0"], "batch.micro_batch_size: must be at least 1, got 0"),
         (["training.train_steps=0"], "training.train_steps: must be at least 1, got 0"),
+        (
+            ["telemetry.profile_steps=[3, 2]"],
+            "telemetry.profile_steps: must be a first step from 1 and a last one from",
+        ),
         (["training.z_loss=-1.0"], "training.z_loss: must be at least 0, got -1.0"),
         (["training.collective_timeout_seconds=0.0"], "training.collective_timeout_seconds: must be above 0"),
         (["optimizer.lr=-1"], "optimizer.lr: must be above 0, got -1.0"),
