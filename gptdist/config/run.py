@@ -97,6 +97,9 @@ class IntervalsConfig(Section):
     save_steps: int = 500
     """A checkpoint; one is also saved at the end and on a stop signal."""
 
+    check_steps: int = 100
+    """A comparison of checksums of the weights that ranks must hold alike; the run ends where they differ."""
+
     def problems(self) -> list[str]:
         """Return every interval below 1."""
         return [

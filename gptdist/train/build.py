@@ -92,6 +92,7 @@ def build(config: RunConfig, mesh: Mesh, device: Device, stop_signal: StopSignal
         device=device,
         engine=engine,
         fragments=fragments,
+        parameters=locals_,
         data=data,
         validation=validation,
         token_bytes=tokenizer.token_byte_lengths(),

@@ -13,6 +13,7 @@ from gptdist.data.batches import Batch
 from gptdist.errors import TrainingError
 from gptdist.model.arithmetic import flops_per_token
 from gptdist.telemetry.profile import StepProfiler
+from gptdist.train.drift import check_equal_weights
 from gptdist.train.evaluate import evaluate
 from gptdist.train.randomness import seed_micro_batch
 from gptdist.train.run import Run, StepResult
@@ -35,6 +36,8 @@ def train(run: Run) -> bool:
         is_last = state.step == train_steps
         if state.step == 1 or state.step % every.log_steps == 0 or is_last:
             log_step(run, result)
+        if state.step % every.check_steps == 0 or is_last:
+            check_equal_weights(run.parameters, run.mesh, state.step)
         if state.step % every.eval_steps == 0 or is_last:
             log_evaluation(run)
         if result.stopping or is_last or state.step % every.save_steps == 0:

@@ -1,6 +1,7 @@
 """What a training run consists of, once built."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +12,7 @@ from gptdist.config.run import RunConfig
 from gptdist.data.sources import TrainingData, ValidationSource
 from gptdist.device.device import Device
 from gptdist.mesh.groups import Mesh
+from gptdist.model.parameters import LocalParameter
 from gptdist.telemetry.ledger import Ledger
 from gptdist.telemetry.metrics import Metrics
 from gptdist.train.engine import Engine
@@ -77,6 +79,9 @@ class Run:
     device: Device
     engine: Engine
     fragments: OptimizerFragments
+    parameters: Sequence[LocalParameter]
+    """What this rank holds of the model."""
+
     data: TrainingData
     validation: list[ValidationSource]
     token_bytes: np.ndarray

@@ -1,0 +1,95 @@
+"""Whether ranks that must hold the same weights do: a flipped bit or a lost message shows as a name, not as a loss."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from gptdist.errors import TrainingError
+from gptdist.mesh.groups import Mesh
+from gptdist.mesh.layout import Layout, Place
+from gptdist.model.parameters import LocalParameter
+
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def check_equal_weights(parameters: Sequence[LocalParameter], mesh: Mesh, step: int) -> None:
+    """Compare checksums of what has to be equal bit for bit. Collective: every rank calls it.
+
+    Equal are all weights of data-parallel replicas (under ZeRO-3, which cuts them, there are none), and on the ranks of
+    a tensor group the weights that each holds whole.
+
+    Communication: an all-reduce of two values a parameter; if it finds a difference, an all-gather of one.
+
+    Raises:
+        TrainingError: some differ; on every rank, with the first parameter and the ranks that disagree with the others.
+    """
+    if mesh.layout.world_size == 1 or not parameters:
+        return
+    sums = torch.stack([_checksum(local.parameter) for local in parameters])
+    is_cut = any(hasattr(local.parameter, "ds_tensor") for local in parameters)
+    differs = torch.zeros((), dtype=torch.int64, device=sums.device)
+    if mesh.layout.data_parallel_size > 1 and not is_cut:
+        differs += _differing(sums, mesh.data_group).sum()
+    if mesh.layout.tensor_parallel_size > 1:
+        whole = torch.tensor([not local.logical.is_split for local in parameters], device=sums.device)
+        differs += _differing(sums[whole], mesh.tensor_group).sum()
+    dist.all_reduce(differs, op=dist.ReduceOp.MAX)
+    if int(differs) == 0:
+        return
+    gathered = [torch.empty_like(sums) for _ in range(mesh.layout.world_size)]
+    dist.all_gather(gathered, sums)
+    raise TrainingError(_explained(torch.stack(gathered).tolist(), parameters, mesh.layout, step, is_cut=is_cut))
+
+
+def _checksum(parameter: torch.nn.Parameter) -> Tensor:
+    """Return the sum of the bits that this rank holds, as integers of 64 bits that may wrap."""
+    held: Tensor = getattr(parameter, "ds_tensor", parameter).detach().contiguous().reshape(-1)
+    return held.view(_BITS[held.element_size()]).sum(dtype=torch.int64)
+
+
+def _differing(sums: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """Return where ranks of ``group`` have other values."""
+    both = torch.stack([sums, -sums])
+    dist.all_reduce(both, op=dist.ReduceOp.MAX, group=group)
+    return both[0] != -both[1]
+
+
+def _explained(
+    sums: list[list[int]], parameters: Sequence[LocalParameter], layout: Layout, step: int, *, is_cut: bool
+) -> str:
+    for index, local in enumerate(parameters):
+        for axis, ranks in _equal_ranks(layout, is_split=local.logical.is_split, is_cut=is_cut):
+            found = Counter(sums[rank][index] for rank in ranks)
+            if len(found) > 1:
+                right, count = found.most_common(1)[0]
+                wrong = [rank for rank in ranks if sums[rank][index] != right]
+                others = [rank for rank in ranks if rank not in wrong]
+                what = f"on rank {_listed(wrong)} is not what its {axis} ranks {_listed(others)} hold"
+                if 2 * count <= len(ranks):
+                    what = f"differs between its {axis} ranks {_listed(ranks)}"
+                return (
+                    f"step {step}: {local.logical.name} {what}; memory or a message was damaged: take the machine out, "
+                    f"and resume from a checkpoint before it"
+                )
+    return f"step {step}: weights differ between ranks that must hold the same; resume from a checkpoint before it"
+
+
+def _listed(ranks: Sequence[int]) -> str:
+    return ", ".join(map(str, ranks))
+
+
+def _equal_ranks(layout: Layout, *, is_split: bool, is_cut: bool) -> list[tuple[str, list[int]]]:
+    """Return the groups of ranks on which a parameter has to be equal, and along which axis."""
+    groups = []
+    if not is_cut:
+        for tensor in range(layout.tensor_parallel_size):
+            places = [Place(tensor, 0, data, 0) for data in range(layout.data_parallel_size)]
+            groups.append(("data-parallel", [layout.rank(place) for place in places]))
+    if not is_split:
+        for data in range(layout.data_parallel_size):
+            places = [Place(tensor, 0, data, 0) for tensor in range(layout.tensor_parallel_size)]
+            groups.append(("tensor-parallel", [layout.rank(place) for place in places]))
+    return groups

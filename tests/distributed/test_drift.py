@@ -1,0 +1,68 @@
+"""A bit that flips on one rank is named: which tensor, which rank."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gptdist.config.run import RunConfig
+from tests.support.datasets import LLAMA, run_tree
+from tests.support.layouts import LAYOUTS, TestedLayout
+from tests.support.ranks import run_ranks
+
+NORM, MATRIX = "decoder.layers.1.pre_mlp_layernorm.weight", "decoder.layers.0.mlp.linear_fc2.weight"
+
+
+def after_a_flip(tree: dict[str, Any], name: str | None, rank: int) -> str:
+    """Train a step, flip the lowest bit of one value of ``name`` on ``rank``, and return what the check says."""
+    import torch
+
+    from gptdist.errors import TrainingError
+    from gptdist.train.build import build, join
+    from gptdist.train.drift import check_equal_weights
+    from gptdist.train.loop import train_step
+    from gptdist.train.stop_signal import StopSignal
+
+    config = RunConfig.from_tree(tree)
+    mesh, device = join(config, local_rank=0)
+    run = build(config, mesh, device, StopSignal())
+    run.state.advance(train_step(run))
+    if mesh.rank == rank:
+        (parameter,) = [local.parameter for local in run.parameters if local.logical.name == name]
+        held = getattr(parameter, "ds_tensor", parameter).detach().view(torch.int32).view(-1)
+        held[3] ^= 1
+    try:
+        check_equal_weights(run.parameters, mesh, 1)
+    except TrainingError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout.world_size > 1], ids=str)
+def test_ranks_hold_the_same(layout: TestedLayout, tmp_path: Path) -> None:
+    model = LLAMA if layout.tensor_parallel_size < 4 else {}
+    tree = run_tree(tmp_path, model=model, **layout.sections())
+    assert run_ranks(layout.world_size, after_a_flip, tree, None, -1) == [""] * layout.world_size
+
+
+@pytest.mark.parametrize(
+    ("layout", "name", "rank", "what"),
+    [
+        (TestedLayout(4, 1, 1), MATRIX, 2, "on rank 2 is not what its data-parallel ranks 0, 1, 3 hold"),
+        (TestedLayout(4, 2, 1), NORM, 1, "on rank 1 is not what its data-parallel ranks 0, 2, 3 hold"),
+        (TestedLayout(4, 0, 2), MATRIX, 3, "differs between its data-parallel ranks 1, 3"),
+        (TestedLayout(2, 1, 2), NORM, 1, "differs between its tensor-parallel ranks 0, 1"),
+        (TestedLayout(4, 3, 2), NORM, 3, "differs between its tensor-parallel ranks 2, 3"),
+    ],
+    ids=str,
+)
+def test_a_flipped_bit_is_named(layout: TestedLayout, name: str, rank: int, what: str, tmp_path: Path) -> None:
+    tree = run_tree(tmp_path, model=LLAMA, **layout.sections())
+    found = run_ranks(layout.world_size, after_a_flip, tree, name, rank)
+    assert len(set(found)) == 1, "ranks say different things"
+    assert found[0].startswith(f"step 1: {name} {what}; memory or a message was damaged")
+
+
+def test_what_one_rank_holds_alone_may_change(tmp_path: Path) -> None:
+    tree = run_tree(tmp_path, model=LLAMA, **TestedLayout(2, 1, 2).sections())
+    assert run_ranks(2, after_a_flip, tree, MATRIX, 1) == ["", ""]
