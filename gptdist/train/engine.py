@@ -94,12 +94,12 @@ class Engine:
         return self.deepspeed.optimizer
 
     @property
-    def grad_norm(self) -> float:
-        """L2 norm of the last update's gradient over all parameters, before clipping."""
+    def grad_norm(self) -> float | None:
+        """L2 norm of the last update's gradient over all parameters, before clipping; None where nobody knows it."""
         if self._clip_norm is not None:
             return self._grad_norm
         norm = self.deepspeed.get_global_grad_norm()
-        return float("nan") if norm is None else float(norm)
+        return None if norm is None else float(norm)
 
     def set_learning_rate(self, lr: float) -> None:
         """Use ``lr`` from the next update on, scaled as each group's parameters need it."""

@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from collections.abc import Mapping
 
 import torch
 import torch.distributed as dist
@@ -16,7 +17,7 @@ from gptdist.telemetry.profile import StepProfiler
 from gptdist.train.drift import check_equal_weights
 from gptdist.train.evaluate import evaluate
 from gptdist.train.randomness import seed_micro_batch
-from gptdist.train.run import Run, StepResult
+from gptdist.train.run import Run, StepResult, TrainState
 from gptdist.train.schedule import Position, learning_rate
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ def train_step(run: Run) -> StepResult:
     groups of samples for every number of replicas.
 
     Raises:
-        TrainingError: the loss is not finite.
+        TrainingError: the loss or the gradient is not finite; the weights are spoilt then, and are not saved.
     """
     config, state = run.config, run.state
     step_tokens = config.batch.global_batch_size * config.model.seq_length
@@ -85,21 +86,26 @@ def train_step(run: Run) -> StepResult:
         summed = total.to(run.device.torch_device)
         dist.all_reduce(summed)
         total = summed.cpu()
-    mean = float(total[0])
-    if not math.isfinite(mean):
-        raise TrainingError(
-            f"step {state.step + 1}: loss is {mean} on samples {state.consumed_samples} to "
-            f"{state.consumed_samples + config.batch.global_batch_size - 1}; lower optimizer.lr or look at the data, "
-            f"the same command resumes from the newest checkpoint"
-        )
+    mean, grad_norm = float(total[0]), run.engine.grad_norm
+    _check_finite(state, {"loss": mean, "gradient norm": grad_norm}, config.batch.global_batch_size)
     return StepResult(
         loss=mean,
-        grad_norm=run.engine.grad_norm,
+        grad_norm=grad_norm,
         lr=lr,
         samples=config.batch.global_batch_size,
         data_seconds=data_seconds,
         stopping=bool(total[1]),
     )
+
+
+def _check_finite(state: TrainState, numbers: Mapping[str, float | None], samples: int) -> None:
+    for name, value in numbers.items():
+        if value is not None and not math.isfinite(value):
+            raise TrainingError(
+                f"step {state.step + 1}: {name} is {value} on samples {state.consumed_samples} to "
+                f"{state.consumed_samples + samples - 1}; lower optimizer.lr or look at the data, "
+                f"the same command resumes from the newest checkpoint"
+            )
 
 
 def log_step(run: Run, result: StepResult) -> None:
@@ -114,7 +120,7 @@ def log_step(run: Run, result: StepResult) -> None:
         "consumed_samples": state.consumed_samples,
         "consumed_tokens": state.consumed_samples * model.seq_length,
         "loss": result.loss,
-        "grad_norm": None if math.isnan(result.grad_norm) else result.grad_norm,
+        "grad_norm": result.grad_norm,
         "lr": result.lr,
         "step_seconds": seconds / state.since.steps,
         "data_seconds": state.since.data_seconds / state.since.steps,

@@ -26,7 +26,7 @@ class StepResult:
     loss: float
     """Mean over the global batch, nats a token."""
 
-    grad_norm: float
+    grad_norm: float | None
     lr: float
     samples: int
     data_seconds: float
