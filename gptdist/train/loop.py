@@ -127,10 +127,29 @@ def log_step(run: Run, result: StepResult) -> None:
         "tokens_per_second": tokens_per_second,
         "model_tflops": flops_per_second / 1e12,
         "mfu": flops_per_second / run.peak_flops if run.peak_flops else None,
+        **{f"epochs_{name}": epochs for name, epochs in _epochs(run, state.consumed_samples).items()},
     }
+    _tell_repetition(run)
     run.metrics.log("train", state.step, numbers)
     run.metrics.advance(state.step)
     state.since.restart()
+
+
+def _epochs(run: Run, samples: int) -> dict[str, float]:
+    """Return how often each source has been read once ``samples`` are consumed."""
+    counts = run.data.order.mixture.counts_among(samples)
+    names = [source.name for source in run.config.data.sources]
+    return {name: count / windows for name, count, windows in zip(names, counts, run.data.order.windows, strict=True)}
+
+
+def _tell_repetition(run: Run) -> None:
+    """Warn where a source has begun to come again since the last line of the log."""
+    now = run.state.consumed_samples
+    before = _epochs(run, now - run.state.since.samples)
+    for name, epochs in _epochs(run, now).items():
+        begun = math.ceil(epochs)
+        if begun > max(1, math.ceil(before[name])):
+            logger.warning("data: '%s' has been read whole; epoch %d of it has begun", name, begun)
 
 
 def log_evaluation(run: Run) -> None:
