@@ -89,7 +89,8 @@ class OutputHead(nn.Module):
 class LanguageModel(GPTModel):
     """GPTModel whose forward returns the mean loss of ``labels``, or logits of the true vocabulary.
 
-    Call it as ``model(tokens, positions, None, labels=labels)``, all [b, s].
+    Call it as ``model(tokens, positions, mask, labels=labels)``, all [b, s] but for the mask: bool [b, 1, s, s], which
+    tokens each attends to, or None for all before it.
     """
 
     def __init__(
