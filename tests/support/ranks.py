@@ -1,5 +1,6 @@
 """Run a function on several gloo ranks, each a process forked from a server that has torch loaded already."""
 
+import contextlib
 import multiprocessing
 import os
 import tempfile
@@ -28,7 +29,7 @@ def run_ranks(
         store = f"file://{folder}/store"
         processes, pipes = [], []
         for rank in range(world_size):
-            receive, send = context.Pipe(duplex=False)
+            receive, send = context.Pipe()
             process = context.Process(
                 target=_rank, args=(rank, world_size, store, send, function, arguments), daemon=True
             )
@@ -39,6 +40,8 @@ def run_ranks(
         try:
             return _collect(pipes, timeout_seconds)
         finally:
+            for pipe in pipes:
+                pipe.close()  # lets the ranks go
             for process in processes:
                 process.join(timeout=5)
                 if process.is_alive():
@@ -89,6 +92,10 @@ def _rank(rank: int, world_size: int, store: str, send: Connection, function: An
         send.send((time.time(), "", function(*arguments)))
     except BaseException:
         send.send((time.time(), traceback.format_exc(), None))
+    else:
+        # A rank that is done first must not take its connections from one that is still making its own.
+        with contextlib.suppress(EOFError, OSError):
+            send.recv()
     finally:
         send.close()
         os._exit(0)
