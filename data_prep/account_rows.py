@@ -1,6 +1,6 @@
 """What became of every document of an input shard, as rows that are collected in columns."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,12 +46,10 @@ ROW_SCHEMA = pa.schema(
 class Rows:
     """Rows in order, appended one at a time or many together."""
 
-    def __init__(self, rows: Iterable[Row] = ()) -> None:
+    def __init__(self) -> None:
         self._packed: list[Any] = []
         self._recent: list[Row] = []
         self._count = 0
-        for row in rows:
-            self.append(row)
 
     def append(self, row: Row) -> None:
         """Add a row."""

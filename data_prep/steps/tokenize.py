@@ -118,7 +118,7 @@ class _Shard:
         text_bytes = np.diff(text_arrays(texts)[0])
         tokens = writer.room(ids.size + lengths.size)
         begin = first = 0
-        for length in lengths.tolist():  # a slice a document: a third of what a mask over all tokens takes
+        for length in lengths.tolist():  # a slice a document: half of what a mask over all tokens takes
             tokens[begin : begin + length] = ids[first : first + length]
             tokens[begin + length] = self.tokenizer.eod_id
             begin, first = begin + length + 1, first + length

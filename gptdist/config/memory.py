@@ -10,7 +10,7 @@ class MemoryConfig(Section):
 
     recompute: Literal["none", "attention", "mlp", "full"] = "none"
     """``attention``: scores and weighted values, of which fused kernels keep little; ``mlp``: the feed-forward part,
-    about half of what a layer keeps; ``full``: whole layers, of which only the input is kept, for a third more FLOPs.
+    some 40 % of what is kept; ``full``: whole layers, of which only the input is kept, for a third more FLOPs.
     """
 
     recompute_layers: int | None = None

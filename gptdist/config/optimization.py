@@ -113,10 +113,13 @@ class ScheduleConfig(Section):
                 f"schedule.warmup_{unit}: must be at least 0 and below the end of the decay ({lengths.end}), "
                 f"got {lengths.warmup}; shorten the warm-up or train longer"
             )
+        has_end = self.decay_steps is not None or self.decay_tokens is not None
+        if has_end and self.kind in ("inverse_sqrt", "constant"):
+            bad.append(f"schedule.decay_{unit}: {self.kind} has no end; remove it")
         has_cooldown = self.cooldown_steps is not None or self.cooldown_tokens is not None
         if has_cooldown and self.kind != "wsd":
             bad.append(f"schedule.cooldown_{unit}: belongs to kind wsd, not {self.kind}; remove it")
-        elif has_cooldown and not 0 < lengths.cooldown <= lengths.end - lengths.warmup:
+        elif self.kind == "wsd" and not 0 < lengths.cooldown <= lengths.end - lengths.warmup:
             bad.append(
                 f"schedule.cooldown_{unit}: must be above 0 and end with the decay ({lengths.end}) without reaching "
                 f"into the warm-up ({lengths.warmup}), got {lengths.cooldown}"

@@ -14,7 +14,7 @@ class ParallelConfig(Section):
 
     sequence_parallel: bool = False
     """Split also what lies between the matrices (norms, residuals, dropout) over the tensor-parallel ranks, by tokens:
-    their memory shrinks, and nothing is communicated more."""
+    their memory shrinks, and only gradients of norms and biases are communicated more."""
 
     pipeline_parallel_size: int = 1
     """Ranks that hold consecutive layers. Only 1 so far."""

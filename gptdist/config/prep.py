@@ -48,8 +48,8 @@ class PrepConfig(Section):
     """Bytes of input that are done, or done again after a kill, as one; larger compressed files stay whole."""
 
     work_compression: Literal["lz4", "zstd"] | None = None
-    """Of the kept text between steps, which is gone at the end: zstd needs a third of the disk, and as much CPU time as
-    tokenizing takes."""
+    """Of the kept text between steps, which is gone at the end: zstd needs a third of the disk, and reading clean text
+    takes a sixth longer."""
 
     max_record_bytes: int = 30_000_000
     """A larger record (a line, a row, a WARC record) is damage; it also bounds what a compression bomb can unpack, and

@@ -28,7 +28,7 @@ class TokenizerPrep(Section):
 
     train_bytes: int = 50_000_000
     """Text to train on, taken from the training split of all sources by their weights. Training BPE with 50,000 ids
-    takes some 10 to 14 bytes of memory a byte, in one process."""
+    takes some 9 to 13 bytes of memory a byte, in one process."""
 
     load: Path | None = None
     """A tokenizer folder, a ``tokenizer.json`` or a sentencepiece ``.model`` file instead."""

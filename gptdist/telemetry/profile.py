@@ -25,6 +25,7 @@ class StepProfiler:
         self._steps = steps
         self._folder, self._rank = folder / PROFILE_FOLDER, rank
         self._profiler: Any = None
+        self._first = 0
 
     def step(self, number: int) -> contextlib.AbstractContextManager[Any]:
         """Return what surrounds step ``number``."""

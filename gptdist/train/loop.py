@@ -33,6 +33,8 @@ def train(run: Run) -> bool:
         with profiler.step(state.step + 1):
             result = train_step(run)
         state.advance(result)
+        if run.mesh.is_lead:
+            _tell_repetition(run, result.samples)
 
         is_last = state.step == train_steps
         if state.step == 1 or state.step % every.log_steps == 0 or is_last:
@@ -129,7 +131,6 @@ def log_step(run: Run, result: StepResult) -> None:
         "mfu": flops_per_second / run.peak_flops if run.peak_flops else None,
         **{f"epochs_{name}": epochs for name, epochs in _epochs(run, state.consumed_samples).items()},
     }
-    _tell_repetition(run)
     run.metrics.log("train", state.step, numbers)
     run.metrics.advance(state.step)
     state.since.restart()
@@ -142,10 +143,10 @@ def _epochs(run: Run, samples: int) -> dict[str, float]:
     return {name: count / windows for name, count, windows in zip(names, counts, run.data.order.windows, strict=True)}
 
 
-def _tell_repetition(run: Run) -> None:
-    """Warn where a source has begun to come again since the last line of the log."""
+def _tell_repetition(run: Run, samples: int) -> None:
+    """Warn where a source has begun to come again within the last ``samples``."""
     now = run.state.consumed_samples
-    before = _epochs(run, now - run.state.since.samples)
+    before = _epochs(run, now - samples)
     for name, epochs in _epochs(run, now).items():
         begun = math.ceil(epochs)
         if begun > max(1, math.ceil(before[name])):

@@ -224,8 +224,11 @@ def write_rows(
     text_bytes: Mapping[int, int] | None = None,
 ) -> None:
     """Write rows with what became of them later, as the account step does."""
+    collected = Rows()
+    for row in rows:
+        collected.append(row)
     counts = np.array([[*tokens.keys()], [*tokens.values()]], dtype=np.int64)
-    write_table(path, with_later(Rows(rows).table(), (counts[0], counts[1]), removed, text_bytes or {}))
+    write_table(path, with_later(collected.table(), (counts[0], counts[1]), removed, text_bytes or {}))
 
 
 def read_rows(path: Path) -> Iterator[Row]:

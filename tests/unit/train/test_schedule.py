@@ -65,8 +65,12 @@ def test_warm_up_stable_cool_down(shape: str, middle: float) -> None:
 
 @pytest.mark.parametrize("kind", ["cosine", "linear", "inverse_sqrt", "wsd", "constant"])
 def test_tokens_say_the_same_as_steps(kind: str) -> None:
-    tokens = ScheduleConfig(kind=kind, warmup_tokens=10 * STEP_TOKENS, decay_tokens=80 * STEP_TOKENS)
-    steps = ScheduleConfig(kind=kind, warmup_steps=10, decay_steps=80)
+    has_end = kind not in ("inverse_sqrt", "constant")
+    tokens = ScheduleConfig(
+        kind=kind, warmup_tokens=10 * STEP_TOKENS, decay_tokens=80 * STEP_TOKENS if has_end else None
+    )
+    steps = ScheduleConfig(kind=kind, warmup_steps=10, decay_steps=80 if has_end else None)
+    assert tokens.problems(100, STEP_TOKENS) == steps.problems(100, STEP_TOKENS) == []
     assert _rates(tokens) == pytest.approx(_rates(steps))
 
 
@@ -87,6 +91,9 @@ def test_tokens_do_not_depend_on_the_batch() -> None:
         ({"warmup_tokens": 5000}, "schedule.warmup_tokens: must be at least 0 and below the end of the decay (5000)"),
         ({"cooldown_steps": 5}, "schedule.cooldown_steps: belongs to kind wsd, not cosine; remove it"),
         ({"kind": "wsd", "cooldown_steps": 95, "warmup_steps": 10}, "schedule.cooldown_steps: must be above 0 and end"),
+        ({"kind": "wsd", "warmup_steps": 90}, "schedule.cooldown_steps: must be above 0 and end with the decay (100)"),
+        ({"kind": "constant", "decay_steps": 50}, "schedule.decay_steps: constant has no end; remove it"),
+        ({"kind": "inverse_sqrt", "decay_tokens": 50}, "schedule.decay_tokens: inverse_sqrt has no end; remove it"),
         ({"min_lr_ratio": 1.5}, "schedule.min_lr_ratio: must be from 0 to 1, got 1.5"),
     ],
 )
