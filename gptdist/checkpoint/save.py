@@ -123,8 +123,8 @@ def _write_rank(partial: Path, fragments: OptimizerFragments, mesh: Mesh) -> Non
 
 
 def _share(numel: int, mesh: Mesh) -> tuple[int, int]:
-    size = -(-numel // mesh.layout.data_parallel_size)
-    begin = min(numel, mesh.place.dp_rank * size)
+    size = -(-numel // mesh.layout.num_copies)
+    begin = min(numel, mesh.copy_rank * size)
     return begin, min(numel, begin + size)
 
 

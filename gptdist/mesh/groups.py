@@ -17,12 +17,28 @@ class Mesh:
     layout: Layout
     rank: int
     tensor_group: dist.ProcessGroup
+    context_group: dist.ProcessGroup
+    """Ranks that share the same sequences."""
+
     data_group: dist.ProcessGroup
+    """Ranks that hold the same weights and the same part of other sequences."""
+
+    copies_group: dist.ProcessGroup
+    """Ranks that hold the same weights, which is what ZeRO splits over: the data axis and the context axis."""
+
+    pipeline_group: dist.ProcessGroup
+    model_group: dist.ProcessGroup
+    """Ranks that together hold the weights once: the tensor axis and the pipeline axis."""
 
     @property
     def place(self) -> Place:
         """Where this rank stands."""
         return self.layout.place(self.rank)
+
+    @property
+    def copy_rank(self) -> int:
+        """Number of this rank among those that hold the same weights."""
+        return self.layout.copy_rank(self.place)
 
     @property
     def is_lead(self) -> bool:
@@ -48,10 +64,23 @@ def make_mesh(layout: Layout, timeout: timedelta) -> Mesh:
         layout=layout,
         rank=dist.get_rank(),
         tensor_group=parallel_state.get_tensor_model_parallel_group(),
+        context_group=parallel_state.get_context_parallel_group(),
         data_group=parallel_state.get_data_parallel_group(),
+        copies_group=parallel_state.get_data_parallel_group(with_context_parallel=True),
+        pipeline_group=parallel_state.get_pipeline_model_parallel_group(),
+        model_group=parallel_state.get_model_parallel_group(),
     )
-    assert dist.get_rank(mesh.tensor_group) == mesh.place.tp_rank, "megatron-core orders ranks differently"
-    assert dist.get_rank(mesh.data_group) == mesh.place.dp_rank, "megatron-core orders ranks differently"
+    place = mesh.place
+    places = {
+        "tensor": (mesh.tensor_group, place.tp_rank),
+        "context": (mesh.context_group, place.cp_rank),
+        "data": (mesh.data_group, place.dp_rank),
+        "copies": (mesh.copies_group, mesh.copy_rank),
+        "pipeline": (mesh.pipeline_group, place.pp_rank),
+        "model": (mesh.model_group, place.pp_rank * layout.tensor_parallel_size + place.tp_rank),
+    }
+    for axis, (group, expected) in places.items():
+        assert dist.get_rank(group) == expected, f"megatron-core orders the ranks of the {axis} group differently"
     return mesh
 
 
@@ -70,34 +99,42 @@ class ModelParallelUnit:
 
     def get_data_parallel_group(self) -> dist.ProcessGroup:
         """Return the ranks that hold the same part of the model."""
-        return self._mesh.data_group
+        return self._mesh.copies_group
 
     def get_data_parallel_rank(self) -> int:
-        """Return this rank's place among the replicas."""
-        return self._mesh.place.dp_rank
+        """Return this rank's place among those."""
+        return self._mesh.copy_rank
 
     def get_data_parallel_world_size(self) -> int:
-        """Return the number of replicas."""
-        return self._mesh.layout.data_parallel_size
+        """Return the number of those."""
+        return self._mesh.layout.num_copies
 
     def get_model_parallel_group(self) -> dist.ProcessGroup:
-        """Return the ranks that together hold one replica; only the tensor axis so far."""
-        return self._mesh.tensor_group
+        """Return the ranks that together hold the weights once."""
+        return self._mesh.model_group
 
     def get_model_parallel_rank(self) -> int:
-        """Return this rank's place within its replica."""
-        return self._mesh.place.tp_rank
+        """Return this rank's place among those."""
+        return dist.get_rank(self._mesh.model_group)
 
     def get_model_parallel_world_size(self) -> int:
-        """Return the number of ranks that hold one replica."""
+        """Return the number of those."""
+        return self._mesh.layout.tensor_parallel_size * self._mesh.layout.pipeline_parallel_size
+
+    def get_tensor_model_parallel_group(self) -> dist.ProcessGroup:
+        """Return the ranks that share each weight matrix."""
+        return self._mesh.tensor_group
+
+    def get_tensor_model_parallel_rank(self) -> int:
+        """Return this rank's place among those."""
+        return self._mesh.place.tp_rank
+
+    def get_tensor_model_parallel_world_size(self) -> int:
+        """Return the number of those."""
         return self._mesh.layout.tensor_parallel_size
 
-    get_tensor_model_parallel_group = get_model_parallel_group
-    get_tensor_model_parallel_rank = get_model_parallel_rank
-    get_tensor_model_parallel_world_size = get_model_parallel_world_size
-
     def get_tensor_model_parallel_src_rank(self) -> int:
-        """Return the first global rank of this replica."""
+        """Return the first global rank of those."""
         return self._mesh.rank - self._mesh.place.tp_rank
 
 

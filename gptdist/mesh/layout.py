@@ -49,6 +49,15 @@ class Layout:
             * self.pipeline_parallel_size
         )
 
+    @property
+    def num_copies(self) -> int:
+        """Number of ranks that hold the same weights: those of the data axis and of the context axis."""
+        return self.data_parallel_size * self.context_parallel_size
+
+    def copy_rank(self, place: Place) -> int:
+        """Return the number of ``place`` among the ranks that hold the same weights."""
+        return place.dp_rank * self.context_parallel_size + place.cp_rank
+
     def place(self, rank: int) -> Place:
         """Return where ``rank`` stands."""
         assert 0 <= rank < self.world_size, f"rank {rank} of {self.world_size}"
@@ -65,4 +74,7 @@ class Layout:
 
     def __str__(self) -> str:
         """Name the axes in short, as logs show them."""
-        return f"{self.world_size} ranks = data {self.data_parallel_size} x tensor {self.tensor_parallel_size}"
+        text = f"{self.world_size} ranks = data {self.data_parallel_size} x tensor {self.tensor_parallel_size}"
+        if self.context_parallel_size > 1:
+            text += f" x context {self.context_parallel_size}"
+        return text + (f" x pipeline {self.pipeline_parallel_size}" if self.pipeline_parallel_size > 1 else "")

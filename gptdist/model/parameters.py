@@ -158,23 +158,23 @@ def local_slice(whole: Tensor, local: LocalParameter) -> Tensor:
     return piece.reshape(-1)
 
 
-def write_local(parameter: nn.Parameter, flat: Tensor, dp_rank: int) -> None:
+def write_local(parameter: nn.Parameter, flat: Tensor, copy_rank: int) -> None:
     """Put ``flat``, the whole local tensor, into ``parameter``; under ZeRO-3 only the part this rank keeps."""
     with torch.no_grad():
         if not hasattr(parameter, "ds_tensor"):
             parameter.copy_(flat.view(parameter.shape))
             return
         kept = parameter.ds_tensor
-        start = dp_rank * kept.ds_numel
+        start = copy_rank * kept.ds_numel
         valid = max(0, min(kept.ds_numel, flat.numel() - start))
         kept.zero_()
         kept[:valid].copy_(flat[start : start + valid])
 
 
 def initialise(
-    model: nn.Module, config: ModelConfig, seed: int, *, tensor_parallel_size: int, tp_rank: int, dp_rank: int
+    model: nn.Module, config: ModelConfig, seed: int, *, tensor_parallel_size: int, tp_rank: int, copy_rank: int
 ) -> None:
     """Give every parameter its initial value; the same model for every layout."""
     for local in local_parameters(model, config, tensor_parallel_size, tp_rank):
         whole = initial_values(local.logical, config, seed)
-        write_local(local.parameter, local_slice(whole, local), dp_rank)
+        write_local(local.parameter, local_slice(whole, local), copy_rank)

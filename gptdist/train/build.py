@@ -132,7 +132,7 @@ def build_model(config: RunConfig, mesh: Mesh, device: Device) -> nn.Module:
         config.seed,
         tensor_parallel_size=mesh.layout.tensor_parallel_size,
         tp_rank=mesh.place.tp_rank,
-        dp_rank=mesh.place.dp_rank,
+        copy_rank=mesh.copy_rank,
     )
     if config.parallel.sequence_parallel:
         sum_partial_gradients(model, mesh)
@@ -145,7 +145,7 @@ def _partitioned_construction(config: RunConfig, mesh: Mesh, device: Device) -> 
         return contextlib.nullcontext()
     # No dtype: DeepSpeed 0.19 takes bf16 for any that is passed on a CPU. It reads the right one from the config.
     return deepspeed.zero.Init(
-        data_parallel_group=mesh.data_group,
+        data_parallel_group=mesh.copies_group,
         config_dict_or_path=deepspeed_config(config, mesh, device.dtype),
         mpu=ModelParallelUnit(mesh),
     )

@@ -31,8 +31,8 @@ def check_equal_weights(parameters: Sequence[LocalParameter], mesh: Mesh, step: 
     sums = torch.stack([_checksum(local.parameter) for local in parameters])
     is_cut = any(hasattr(local.parameter, "ds_tensor") for local in parameters)
     differs = torch.zeros((), dtype=torch.int64, device=sums.device)
-    if mesh.layout.data_parallel_size > 1 and not is_cut:
-        differs += _differing(sums, mesh.data_group).sum()
+    if mesh.layout.num_copies > 1 and not is_cut:
+        differs += _differing(sums, mesh.copies_group).sum()
     if mesh.layout.tensor_parallel_size > 1:
         whole = torch.tensor([not local.logical.is_split for local in parameters], device=sums.device)
         differs += _differing(sums[whole], mesh.tensor_group).sum()

@@ -1,5 +1,6 @@
 """The layouts that tests compare with one rank."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,8 @@ class TestedLayout:
     zero_stage: int
     tensor_parallel_size: int
     sequence_parallel: bool = False
+    context_parallel_size: int = 1
+    pipeline_parallel_size: int = 1
 
     __test__ = False
 
@@ -22,13 +25,21 @@ class TestedLayout:
                 "zero_stage": self.zero_stage,
                 "tensor_parallel_size": self.tensor_parallel_size,
                 "sequence_parallel": self.sequence_parallel,
+                "context_parallel_size": self.context_parallel_size,
+                "pipeline_parallel_size": self.pipeline_parallel_size,
             },
             "launch": {"ranks_per_node": self.world_size},
         }
 
     def __str__(self) -> str:
-        data = self.world_size // self.tensor_parallel_size
-        return f"zero{self.zero_stage}-dp{data}-tp{self.tensor_parallel_size}{'-sp' if self.sequence_parallel else ''}"
+        sizes = {
+            "tp": self.tensor_parallel_size,
+            "cp": self.context_parallel_size,
+            "pp": self.pipeline_parallel_size,
+        }
+        data = self.world_size // math.prod(sizes.values())
+        axes = [f"dp{data}", *(f"{axis}{size}" for axis, size in sizes.items() if axis == "tp" or size > 1)]
+        return f"zero{self.zero_stage}-{'-'.join(axes)}{'-sp' if self.sequence_parallel else ''}"
 
 
 ONE_RANK = TestedLayout(1, 0, 1)
