@@ -21,6 +21,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from gptdist.checkpoint.find import resolve_checkpoint
     from gptdist.checkpoint.read import CheckpointReader
     from gptdist.config.run import RunConfig
+    from gptdist.data.rules import SampleRules
     from gptdist.data.sources import check_tokenizer, validation_sources
     from gptdist.errors import ConfigError, DataError
 
@@ -54,7 +55,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         mesh,
         micro_batch_size=config.batch.micro_batch_size,
         token_bytes=tokenizer.token_byte_lengths(),
-        document_end=tokenizer.eod_id if config.data.separate_documents else None,
+        rules=SampleRules.of(config.data, tokenizer),
         device=choose_device(arguments.device, "fp32", 0).torch_device,
     )
     if arguments.json:

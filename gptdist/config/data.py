@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from gptdist.config.loss_mask import LossMaskConfig
 from gptdist.config.section import Section, path_problem
 
 PREPARE = "prepare it with 'gptdist prep run', or change the path"
@@ -56,6 +57,9 @@ class DataConfig(Section):
 
     separate_documents: bool = False
     """Whether a token attends to its own document only, and positions begin anew in each; else a sample is one text."""
+
+    loss_mask: LossMaskConfig = LossMaskConfig()
+    """Which tokens count in the loss, of training and of validation."""
 
     eval_samples: int = 64
     """Validation samples a source, spread evenly over its validation split; 0 takes all."""

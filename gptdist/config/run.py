@@ -203,7 +203,7 @@ class RunConfig(Section):
             self.training.train_steps, self.batch.global_batch_size * self.model.seq_length
         )
         bad += self.memory.problems(self.model.num_layers) + self.intervals.problems() + self.launch.problems()
-        bad += self.telemetry.problems()
+        bad += self.telemetry.problems() + self.data.loss_mask.problems(self.model.vocab_size)
         bad += [
             f"deepspeed.{key}: follows from {ours}; set that instead"
             for key, ours in OWNED_BY_US.items()

@@ -10,10 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gptdist.data.rules import SampleRules
+
+_ALL_COUNTS = SampleRules()
+
 
 @dataclass(frozen=True)
 class Batch:
-    """Tokens and what follows each of them, both [b, s] int64."""
+    """Tokens and what follows each of them, both [b, s] int64; a label below 0 does not count in the loss."""
 
     tokens: Tensor
     labels: Tensor
@@ -21,10 +25,15 @@ class Batch:
     """Token that ends a document, where documents of a sample are to know nothing of each other."""
 
     @classmethod
-    def of(cls, rows: list[np.ndarray], device: torch.device, document_end: int | None = None) -> Self:
+    def of(cls, rows: list[np.ndarray], device: torch.device, rules: SampleRules = _ALL_COUNTS) -> Self:
         """Cut ``rows``, each of s + 1 tokens, into inputs and labels."""
-        block = torch.from_numpy(np.stack(rows).astype(np.int64, copy=False)).to(device)
-        return cls(block[:, :-1].contiguous(), block[:, 1:].contiguous(), document_end)
+        stacked = np.stack(rows)
+        block = torch.from_numpy(stacked.astype(np.int64, copy=False)).to(device)
+        if rules.loss_mask is None:
+            labels = block[:, 1:].contiguous()
+        else:
+            labels = torch.from_numpy(rules.loss_mask.labels(stacked)).to(device)
+        return cls(block[:, :-1].contiguous(), labels, rules.document_end)
 
     def positions(self) -> Tensor:
         """Return each token's place in its sample, or in its document if those are apart, [b, s]."""

@@ -12,6 +12,7 @@ from gptdist.data.manifest import DatasetManifest
 from gptdist.data.mixture import weights_by_size
 from gptdist.data.order import SampleAddress, SampleOrder, evaluation_windows
 from gptdist.data.provenance import DocumentSpan
+from gptdist.data.rules import SampleRules
 from gptdist.errors import ConfigError, DataError
 from gptdist.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
@@ -181,11 +182,14 @@ def check_data(config: RunConfig) -> tuple[Tokenizer, TrainingData]:
 
     Raises:
         ConfigError: folders that do not exist.
-        DataError: a shard or split is missing, damaged, empty, or does not fit the tokenizer or the model.
+        DataError: a shard or split is missing, damaged, empty, or does not fit the tokenizer or the model; the
+            loss mask names what is no special token.
         TokenizerError: the tokenizer cannot be loaded.
     """
     missing = config.data.path_problems()
     if missing:
         raise ConfigError(missing)
     validation_sources(config)
-    return check_tokenizer(config), TrainingData(config)
+    tokenizer = check_tokenizer(config)
+    SampleRules.of(config.data, tokenizer)
+    return tokenizer, TrainingData(config)

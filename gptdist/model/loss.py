@@ -36,6 +36,8 @@ def vocabulary_loss(
 ) -> Tensor:
     """Return the mean cross-entropy of predicting ``labels``, in nats.
 
+    A label below 0 counts as a loss of 0 without a gradient; the mean is still over all t.
+
     With ``z_loss`` the gradient is that of the cross-entropy + z_loss x mean(log(sum of exp(logits))^2), which keeps
     logits from drifting; the value returned is the cross-entropy alone, so that runs can be compared.
 
@@ -110,4 +112,8 @@ def _chunk(
     if z_loss:
         probabilities *= (1.0 + 2.0 * z_loss * (log_sums + highest)).unsqueeze(1)
     probabilities[tokens, targets] -= 1.0
-    return log_sums - sums[1], probabilities
+    losses = log_sums - sums[1]
+    ignored = torch.nonzero(labels < 0).squeeze(1)
+    probabilities[ignored] = 0.0
+    losses[ignored] = 0.0
+    return losses, probabilities

@@ -21,6 +21,7 @@ from gptdist.checkpoint.read import CheckpointReader
 from gptdist.config.run import RunConfig
 from gptdist.data.attempts import START, start_facts
 from gptdist.data.plan import DataPlan, check_epochs
+from gptdist.data.rules import SampleRules
 from gptdist.data.sources import TrainingData, check_tokenizer, validation_sources
 from gptdist.device.device import Device, choose_device, peak_flops
 from gptdist.errors import CheckpointError, ConfigError, GptDistError, TrainingError
@@ -96,7 +97,7 @@ def build(config: RunConfig, mesh: Mesh, device: Device, stop_signal: StopSignal
         data=data,
         validation=validation,
         token_bytes=tokenizer.token_byte_lengths(),
-        document_end=tokenizer.eod_id if config.data.separate_documents else None,
+        rules=SampleRules.of(config.data, tokenizer),
         identity=identity,
         state=state,
         stop_signal=stop_signal,

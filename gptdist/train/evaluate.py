@@ -9,8 +9,12 @@ import torch.distributed as dist
 from torch import nn
 
 from gptdist.data.batches import Batch
+from gptdist.data.rules import SampleRules
 from gptdist.data.sources import ValidationSource
+from gptdist.errors import DataError
 from gptdist.mesh.groups import Mesh
+
+_ALL_COUNTS = SampleRules()
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ def evaluate(
     micro_batch_size: int,
     token_bytes: np.ndarray,
     device: torch.device,
-    document_end: int | None = None,
+    rules: SampleRules = _ALL_COUNTS,
 ) -> Evaluation:
     """Measure ``model`` on all validation windows; replicas share the work. Collective: every rank calls it.
 
@@ -59,7 +63,7 @@ def evaluate(
         micro_batch_size: windows in one forward.
         token_bytes: UTF-8 bytes that each token id stands for.
         device: where the model is.
-        document_end: token that ends a document, where documents of a window are to know nothing of each other.
+        rules: what to make of the tokens.
     """
     was_training = model.training
     model.eval()
@@ -72,7 +76,7 @@ def evaluate(
                 micro_batch_size,
                 token_bytes=token_bytes,
                 device=device,
-                document_end=document_end,
+                rules=rules,
             )
             for source in sources
         )
@@ -92,7 +96,7 @@ def _evaluate_source(
     *,
     token_bytes: np.ndarray,
     device: torch.device,
-    document_end: int | None,
+    rules: SampleRules,
 ) -> SourceEvaluation:
     count, replicas = len(source.first_tokens), mesh.layout.data_parallel_size
     stride = micro_batch_size * replicas
@@ -102,17 +106,23 @@ def _evaluate_source(
         mine = max(0, min(micro_batch_size, count - begin))
         # A rank that has nothing left runs along on the first window: under ZeRO-3 a forward is a collective.
         rows = source.rows(begin, mine) if mine else source.rows(0, 1)
-        batch = Batch.of(rows, device, document_end)
+        batch = Batch.of(rows, device, rules)
         loss = model(batch.tokens, batch.positions(), batch.attention_mask(), labels=batch.labels)
         if mine:
-            tokens = batch.labels.numel()
-            text_bytes = int(token_bytes[batch.labels.cpu().numpy()].sum())
-            totals += torch.tensor([loss.item() * tokens, tokens, text_bytes], dtype=torch.float64)
+            nats = loss.item() * batch.labels.numel()
+            counted = batch.labels[batch.labels >= 0].cpu().numpy()
+            text_bytes = int(token_bytes[counted].sum())
+            totals += torch.tensor([nats, counted.size, text_bytes], dtype=torch.float64)
     if replicas > 1:
         summed = totals.to(device)
         dist.all_reduce(summed, group=mesh.data_group)
         totals = summed.cpu()
     nats, tokens, text_bytes = totals.tolist()
+    if not tokens or not text_bytes:
+        raise DataError(
+            f"{source.dataset.folder}: by data.loss_mask no token of its validation windows counts; mask less, or "
+            f"raise data.eval_samples"
+        )
     return SourceEvaluation(
         name=source.name,
         loss=nats / tokens,

@@ -16,6 +16,7 @@ from gptdist.model.arithmetic import flops_per_token
 from gptdist.telemetry.profile import StepProfiler
 from gptdist.train.drift import check_equal_weights
 from gptdist.train.evaluate import evaluate
+from gptdist.train.masking import mean_factor
 from gptdist.train.randomness import seed_micro_batch
 from gptdist.train.run import Run, StepResult, TrainState
 from gptdist.train.schedule import Position, learning_rate
@@ -72,14 +73,17 @@ def train_step(run: Run) -> StepResult:
     run.engine.set_learning_rate(lr)
     size, replicas = config.batch.micro_batch_size, run.mesh.layout.data_parallel_size
     total = torch.zeros(2, dtype=torch.float64)
-    data_seconds = 0.0
+    begin = time.perf_counter()
+    factor = mean_factor(run)
+    data_seconds = time.perf_counter() - begin
     for micro_batch in range(run.num_micro_batches):
         first = state.consumed_samples + (micro_batch * replicas + run.mesh.place.dp_rank) * size
         begin = time.perf_counter()
-        batch = Batch.of(run.data.rows(first, size), run.device.torch_device, run.document_end)
+        batch = Batch.of(run.data.rows(first, size), run.device.torch_device, run.rules)
         data_seconds += time.perf_counter() - begin
         seed_micro_batch(config.seed, first, run.mesh.place.tp_rank)
         loss = run.engine.deepspeed(batch.tokens, batch.positions(), batch.attention_mask(), labels=batch.labels)
+        loss = loss * factor
         run.engine.accumulate(loss)
         total[0] += loss.detach().cpu().double()
     total[0] /= run.num_micro_batches * run.mesh.layout.world_size
@@ -161,7 +165,7 @@ def log_evaluation(run: Run) -> None:
         run.mesh,
         micro_batch_size=run.config.batch.micro_batch_size,
         token_bytes=run.token_bytes,
-        document_end=run.document_end,
+        rules=run.rules,
         device=run.device.torch_device,
     )
     run.state.validation_loss = found.loss

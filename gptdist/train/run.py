@@ -9,6 +9,7 @@ import numpy as np
 from gptdist.checkpoint.fragments import OptimizerFragments
 from gptdist.checkpoint.identity import RunIdentity
 from gptdist.config.run import RunConfig
+from gptdist.data.rules import SampleRules
 from gptdist.data.sources import TrainingData, ValidationSource
 from gptdist.device.device import Device
 from gptdist.mesh.groups import Mesh
@@ -85,9 +86,7 @@ class Run:
     data: TrainingData
     validation: list[ValidationSource]
     token_bytes: np.ndarray
-    document_end: int | None
-    """Token that ends a document, where documents of a sample are to know nothing of each other."""
-
+    rules: SampleRules
     identity: RunIdentity
     state: TrainState
     stop_signal: StopSignal

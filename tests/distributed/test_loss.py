@@ -22,15 +22,16 @@ def _inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return hidden, weight, torch.randint(0, VOCABULARY, (TOKENS,), generator=generator)
 
 
-def _compare(padded_rows: int, chunk_elements: int, z_loss: float = 0.0) -> None:
+def _compare(padded_rows: int, chunk_elements: int, z_loss: float = 0.0, ignored: int = 0) -> None:
     """Compare this rank's share; rows beyond the vocabulary hold rubbish that must not matter."""
     loss_module.CHUNK_ELEMENTS = chunk_elements
     rank, size = dist.get_rank(), dist.get_world_size()
     hidden, weight, labels = _inputs()
     dense_hidden, dense_weight = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
     logits = dense_hidden @ dense_weight.t()
-    expected = F.cross_entropy(logits, labels)
-    (2.5 * (expected + z_loss * logits.logsumexp(dim=1).square().mean())).backward()
+    labels[:ignored] = -1
+    expected = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum") / TOKENS
+    (2.5 * (expected + z_loss * logits.logsumexp(dim=1)[ignored:].square().sum() / TOKENS)).backward()
 
     rows = padded_rows // size
     padded = torch.cat([weight, torch.full((padded_rows - VOCABULARY, HIDDEN), 50.0)])
@@ -55,6 +56,11 @@ def _compare(padded_rows: int, chunk_elements: int, z_loss: float = 0.0) -> None
 def test_equals_dense_cross_entropy(ranks: int, padded_rows: int, chunk_elements: int) -> None:
     """With 120 rows on two ranks the second holds nothing but padding."""
     run_ranks(ranks, _compare, padded_rows, chunk_elements)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_labels_below_zero_add_nothing(ranks: int) -> None:
+    run_ranks(ranks, _compare, 64, 100, 0.01, 15)
 
 
 @pytest.mark.parametrize(("ranks", "padded_rows"), [(1, 64), (2, 64), (2, 120)])

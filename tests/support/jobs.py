@@ -40,7 +40,7 @@ def validation_loss(tree: dict[str, Any]) -> tuple[float, float]:
         mesh,
         micro_batch_size=config.batch.micro_batch_size,
         token_bytes=run.token_bytes,
-        document_end=run.document_end,
+        rules=run.rules,
         device=device.torch_device,
     )
     return found.loss, found.bits_per_byte

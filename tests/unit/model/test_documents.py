@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from gptdist.data.batches import Batch
+from gptdist.data.rules import SampleRules
 from tests.unit.compress.small_models import TrainedModel, llama, megatron_model, trained
 
 END = 256
@@ -14,7 +15,7 @@ FIRST, SECOND, LAST = [5, 6, 7, 8, 9, END], [1, 2, 3, 4, END], [7, 7, 1, 2, 9]
 
 
 def batch_of(*samples: list[int], document_end: int | None = END) -> Batch:
-    return Batch.of([np.array([*sample, 0]) for sample in samples], torch.device("cpu"), document_end)
+    return Batch.of([np.array([*sample, 0]) for sample in samples], torch.device("cpu"), SampleRules(document_end))
 
 
 def test_positions_begin_anew_behind_each_end() -> None:

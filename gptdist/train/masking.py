@@ -1,0 +1,40 @@
+"""The loss as a mean over the tokens that count, exact for every split of a batch."""
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from gptdist.errors import TrainingError
+from gptdist.train.run import Run
+
+
+def mean_factor(run: Run) -> float:
+    """Return what each micro batch's loss of the next step is multiplied by: all its tokens / those that count.
+
+    A micro batch's loss is a sum over the labels that count / all of its labels. Means of means would weigh tokens by
+    their micro batch; multiplied by this, the mean over micro batches and replicas is the mean over counted tokens.
+
+    Collective: every rank calls it. Communication: where there is a mask, one number over the data group.
+
+    Raises:
+        TrainingError: nothing of the step counts, on every rank.
+    """
+    mask, config, mesh = run.rules.loss_mask, run.config, run.mesh
+    if mask is None:
+        return 1.0
+    size, replicas = config.batch.micro_batch_size, mesh.layout.data_parallel_size
+    counted = 0
+    for micro_batch in range(run.num_micro_batches):
+        first = run.state.consumed_samples + (micro_batch * replicas + mesh.place.dp_rank) * size
+        counted += mask.num_counted(np.stack(run.data.rows(first, size)))
+    if replicas > 1:
+        total = torch.tensor(counted, dtype=torch.int64, device=run.device.torch_device)
+        dist.all_reduce(total, group=mesh.data_group)
+        counted = int(total.item())
+    if not counted:
+        raise TrainingError(
+            f"step {run.state.step + 1}: by data.loss_mask no token counts of samples {run.state.consumed_samples} to "
+            f"{run.state.consumed_samples + config.batch.global_batch_size - 1}; mask less, or raise "
+            f"batch.global_batch_size"
+        )
+    return config.batch.global_batch_size * config.model.seq_length / counted

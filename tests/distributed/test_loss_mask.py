@@ -1,0 +1,134 @@
+"""Masked tokens: the loss is the mean over the counted tokens of the global batch, however it is split."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gptdist.checkpoint.find import newest_whole
+from gptdist.checkpoint.read import CheckpointReader
+from gptdist.config.run import RunConfig
+from tests.support.datasets import LLAMA, run_tree
+from tests.support.jobs import train_steps, validation_loss
+from tests.support.layouts import ONE_RANK, TestedLayout
+from tests.support.ranks import run_ranks
+
+LOSS_TOLERANCE = 2e-6
+"""fp32, sums in another order."""
+
+GRADIENT_TOLERANCE = 1e-5
+"""As a fraction of the tensor's largest gradient."""
+
+MASK = {"ignore_tokens": [*b"etaos "], "ignore_document_starts": True}
+"""Half of the text, so that micro batches differ much in what counts."""
+
+STEPS = 3
+
+
+def masked_tree(folder: Path, layout: TestedLayout, micro_batch_size: int, name: str, mask: Any = MASK):
+    return run_tree(
+        folder,
+        model=LLAMA | {"num_query_groups": 4},
+        data={"loss_mask": mask},
+        batch={"micro_batch_size": micro_batch_size},
+        run_dir=str(folder / name),
+        **layout.sections(),
+    )
+
+
+def plain_losses(tree: dict[str, Any]) -> tuple[float, float, float, list[int]]:
+    """Return by torch's cross-entropy over all logits: loss and gradient norm of step 1, validation loss, counts."""
+    import torch
+    from torch.nn import functional
+
+    from gptdist.data.batches import Batch
+    from gptdist.train.build import build, join
+    from gptdist.train.stop_signal import StopSignal
+
+    config = RunConfig.from_tree(tree)
+    mesh, device = join(config, local_rank=0)
+    run = build(config, mesh, device, StopSignal())
+
+    def cross_entropy(rows: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+        batch = Batch.of(rows, device.torch_device)
+        logits = run.engine.module(batch.tokens, batch.positions(), None)
+        losses = functional.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), reduction="none")
+        counts = [
+            label not in MASK["ignore_tokens"] and token != 256
+            for token, label in zip(batch.tokens.flatten().tolist(), batch.labels.flatten().tolist(), strict=True)
+        ]
+        return losses, torch.tensor(counts)
+
+    losses, counts = cross_entropy(run.data.rows(0, 8))
+    loss = losses[counts].mean()
+    loss.backward()
+    squares = [parameter.grad.square().sum() for parameter in run.engine.module.parameters()]
+    validation = 0.0
+    with torch.no_grad():
+        for source in run.validation:
+            found, counted = cross_entropy(source.rows(0, 5))
+            validation += source.weight * found[counted].mean().item()
+    return loss.item(), float(sum(squares) ** 0.5), validation, counts.view(8, -1).sum(dim=1).tolist()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("masks")
+
+
+@pytest.fixture(scope="module")
+def reference(folder: Path):
+    tree = masked_tree(folder, ONE_RANK, 8, "reference")
+    seen = run_ranks(1, train_steps, tree, STEPS, 1)[0]
+    return seen, CheckpointReader(newest_whole(Path(tree["run_dir"]) / "checkpoints")[0])
+
+
+def test_equals_plain_cross_entropy_over_counted_tokens(folder: Path, reference) -> None:
+    loss, norm, validation, counts = run_ranks(1, plain_losses, masked_tree(folder, ONE_RANK, 8, "plain"))[0]
+    assert len(set(counts)) > 2, "every sample has the same number of counted tokens"
+    assert reference[0][0][1] == pytest.approx(loss, abs=LOSS_TOLERANCE)
+    assert reference[0][0][2] == pytest.approx(norm, rel=GRADIENT_TOLERANCE)
+    for layout in (ONE_RANK, TestedLayout(2, 1, 1)):
+        tree = masked_tree(folder, layout, 2, f"validation-{layout}")
+        for seen in run_ranks(layout.world_size, validation_loss, tree):
+            assert seen[0] == pytest.approx(validation, abs=LOSS_TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("layout", "micro_batch_size"),
+    [
+        (ONE_RANK, 1),
+        (ONE_RANK, 2),
+        (ONE_RANK, 4),
+        (TestedLayout(2, 1, 1), 1),
+        (TestedLayout(2, 3, 1), 4),
+        (TestedLayout(2, 1, 2, sequence_parallel=True), 2),
+        (TestedLayout(4, 2, 2), 2),
+    ],
+    ids=str,
+)
+def test_every_split_gives_the_same_loss_and_gradients(
+    folder: Path, reference, layout: TestedLayout, micro_batch_size: int
+) -> None:
+    expected, one = reference
+    tree = masked_tree(folder, layout, micro_batch_size, f"{layout}-{micro_batch_size}")
+    seen = run_ranks(layout.world_size, train_steps, tree, STEPS, 1)
+    assert all(rank == seen[0] for rank in seen), "ranks disagree"
+    for (step, loss, norm), (_, expected_loss, expected_norm) in zip(seen[0], expected, strict=True):
+        assert loss == pytest.approx(expected_loss, abs=LOSS_TOLERANCE), f"loss of step {step}"
+        assert norm == pytest.approx(expected_norm, rel=GRADIENT_TOLERANCE), f"gradient norm of step {step}"
+    reader = CheckpointReader(newest_whole(Path(tree["run_dir"]) / "checkpoints")[0])
+    for name in one.tensor_names:
+        # After one step Adam's first moment is the clipped gradient times 1 - beta1.
+        span = {"outer": (0, one.entry(name).outer), "along": (0, one.entry(name).length)}
+        ours, theirs = reader.block(name, "exp_avg", **span), one.block(name, "exp_avg", **span)
+        assert (ours - theirs).abs().max() <= GRADIENT_TOLERANCE * theirs.abs().max(), f"gradient of {name}"
+
+
+def test_a_step_of_which_nothing_counts_is_refused(folder: Path) -> None:
+    tree = masked_tree(folder, ONE_RANK, 8, "empty", {"ignore_tokens": list(range(257))})
+    with pytest.raises(AssertionError, match=r"step 1: by data.loss_mask no token counts of samples 0 to 7; mask less"):
+        run_ranks(1, train_steps, tree, 1)
+    with pytest.raises(AssertionError, match=r"prose: by data.loss_mask no token of its validation windows counts"):
+        run_ranks(1, validation_loss, tree)
