@@ -11,10 +11,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from gptdist.checkpoint.manifest import STATES, WEIGHT
+from gptdist.checkpoint.manifest import WEIGHT
+from gptdist.config.optimization import OptimizerConfig
 from gptdist.model.parameters import LocalParameter
 
-MOMENTS = tuple(state for state in STATES if state != WEIGHT)
+MOMENT_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Fragment:
     """First value, counted in the flat local tensor."""
 
     states: dict[str, Tensor]
-    """For each of STATES a flat fp32 view into DeepSpeed's own memory: writing to it changes the run."""
+    """Master weight and moments, each a flat view into DeepSpeed's own memory: writing to it changes the run. The
+    weight is fp32, moments may be bf16."""
 
     @property
     def numel(self) -> int:
@@ -37,9 +39,10 @@ class Fragment:
 class OptimizerFragments:
     """The fragments that this rank holds, and the way back from them to the model's weights."""
 
-    def __init__(self, optimizer: Any, locals_: list[LocalParameter]) -> None:
+    def __init__(self, optimizer: Any, locals_: list[LocalParameter], settings: OptimizerConfig) -> None:
         """Look into ``optimizer``: a ZeRO-1/2, ZeRO-3 or bf16 optimizer of DeepSpeed, or a plain torch one."""
         self.locals = locals_
+        self.settings = settings
         self._optimizer = optimizer
         self._locals = {id(local.parameter): local for local in locals_}
         self.is_zero3 = hasattr(optimizer, "fp32_partitioned_groups_flat")
@@ -52,7 +55,10 @@ class OptimizerFragments:
             Fragment(
                 local=self._locals[id(parameter)],
                 start=start,
-                states={state: self._state(flat, state).view(-1)[offset : offset + numel] for state in STATES},
+                states={
+                    state: self._state(flat, state).view(-1)[offset : offset + numel]
+                    for state in (WEIGHT, *self.settings.moments())
+                },
             )
             for parameter, start, numel, flat, offset in ranges
         ]
@@ -64,10 +70,11 @@ class OptimizerFragments:
         return steps.pop() if steps else 0
 
     def set_optimizer_step(self, step: int) -> None:
-        """Make all moments have seen ``step`` updates; each has a counter of its own."""
+        """Make all moments have seen ``step`` updates; each pair of Adam's has a counter of its own."""
         for state in self._torch_optimizer.state.values():
-            device = state[MOMENTS[0]].device
-            state["step"] = torch.tensor(float(step), dtype=torch.float32, device=device)
+            if "exp_avg_sq" in state:
+                device = state["exp_avg_sq"].device
+                state["step"] = torch.tensor(float(step), dtype=torch.float32, device=device)
 
     def weights_follow(self) -> None:
         """Recompute the model's weights from the master weights. Collective: every rank calls it."""
@@ -98,7 +105,7 @@ class OptimizerFragments:
             return flat.data
         held = self._torch_optimizer.state[flat]
         if state not in held:
-            held[state] = torch.zeros_like(flat)
+            held[state] = torch.zeros_like(flat, dtype=MOMENT_TYPES[self.settings.moment_precision])
         values: Tensor = held[state]
         return values
 

@@ -1,28 +1,60 @@
 """Put a checkpoint into a run of any layout: each rank reads the ranges that it will hold."""
 
+import logging
+
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from gptdist.checkpoint.fragments import Fragment, OptimizerFragments
-from gptdist.checkpoint.manifest import STATES, WEIGHT
+from gptdist.checkpoint.manifest import WEIGHT
 from gptdist.checkpoint.read import CheckpointReader
 from gptdist.errors import CheckpointError
 from gptdist.model.parameters import LocalParameter
+
+logger = logging.getLogger(__name__)
 
 
 def load_run(reader: CheckpointReader, fragments: OptimizerFragments) -> None:
     """Restore master weights, moments and weights of a run. Collective: every rank calls it.
 
+    Where the optimizer is of another kind than the one that saved, its moments begin at zero, and a warning says so.
+
     Raises:
-        CheckpointError: a tensor is missing, left over, or of another shape.
+        CheckpointError: a tensor is missing, left over, or of another shape, or lacks moments of this very optimizer.
     """
     check_names(reader, fragments.locals)
+    keeps_moments = _keeps_moments(reader, fragments)
     for fragment in fragments.all():
         check_shape(reader, fragment.local)
-        for state in STATES:
-            fragment.states[state].copy_(read_range(reader, fragment, state))
-    fragments.set_optimizer_step(reader.manifest.progress.optimizer_step)
+        for state, values in fragment.states.items():
+            if state == WEIGHT or keeps_moments:
+                values.copy_(read_range(reader, fragment, state))
+            else:
+                values.zero_()
+    fragments.set_optimizer_step(reader.manifest.progress.optimizer_step if keeps_moments else 0)
     fragments.weights_follow()
+
+
+def _keeps_moments(reader: CheckpointReader, fragments: OptimizerFragments) -> bool:
+    """Return whether the checkpoint's moments are those of this run's kind of optimizer.
+
+    Raises:
+        CheckpointError: they should be, and are not.
+    """
+    was, now = reader.manifest.config.get("optimizer", {}).get("kind", "adamw"), fragments.settings.kind
+    if was != now:
+        if dist.get_rank() == 0:
+            logger.warning("optimizer.kind: %s → %s; its moments begin at zero, expect a bend in the loss", was, now)
+        return False
+    for local in fragments.locals:
+        entry, wanted = reader.entry(local.logical.name), (WEIGHT, *fragments.settings.moments())
+        if set(entry.states) != set(wanted):
+            raise CheckpointError(
+                f"{reader.folder}: '{entry.name}' has the states {', '.join(entry.states)}, {now} needs "
+                f"{', '.join(wanted)}; the manifest is damaged, use an older checkpoint"
+            )
+    return True
 
 
 def load_weights(reader: CheckpointReader, locals_: list[LocalParameter]) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator
 
+from gptdist.config.optimization import ADAM_MOMENTS
 from gptdist.config.section import Section
 from gptdist.durable import write_whole
 from gptdist.errors import CheckpointError, ConfigError
@@ -20,8 +21,9 @@ VERSION = 1
 MANIFEST_NAME = "manifest.json"
 
 WEIGHT = "weight"
-STATES = (WEIGHT, "exp_avg", "exp_avg_sq")
-"""What is stored of every parameter, each in fp32: the master weight and Adam's two moments."""
+"""The state that every tensor has, the master weight; its others are the optimizer's moments."""
+
+ADAMW_STATES = (WEIGHT, *ADAM_MOMENTS)
 
 
 def plain_file_name(name: str) -> str:
@@ -48,6 +50,9 @@ class TensorEntry(Section):
 
     slice_length: int
     """Length of each slice; the last ones may reach beyond ``length``, where there was padding."""
+
+    states: tuple[str, ...] = ADAMW_STATES
+    """What is stored of every value, each in fp32: the master weight, and the moments its optimizer keeps."""
 
 
 class FragmentEntry(Section):
@@ -94,7 +99,7 @@ class Progress(Section):
     consumed_samples: int
     consumed_tokens: int
     optimizer_step: int
-    """Updates that Adam's moments have seen."""
+    """Updates that Adam's moments have seen; 0 where the optimizer does not count them."""
 
     loss: float | None = None
     """Training loss of the last step, nats a token."""

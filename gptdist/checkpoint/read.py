@@ -55,7 +55,7 @@ class CheckpointReader:
 
         Args:
             name: logical tensor.
-            state: ``"weight"``, ``"exp_avg"`` or ``"exp_avg_sq"``.
+            state: one of the tensor's states, such as ``"weight"``.
             outer: first and behind-last index of the first axis.
             along: the same of the axis that layouts cut.
 

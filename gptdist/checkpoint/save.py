@@ -12,7 +12,6 @@ from gptdist.checkpoint.fragments import Fragment, OptimizerFragments
 from gptdist.checkpoint.identity import RunIdentity
 from gptdist.checkpoint.manifest import (
     FORMAT,
-    STATES,
     VERSION,
     FileEntry,
     FragmentEntry,
@@ -103,11 +102,12 @@ def _write_rank(partial: Path, fragments: OptimizerFragments, mesh: Mesh) -> Non
                 inner=logical.inner,
                 num_slices=slices,
                 slice_length=local.local_length,
+                states=tuple(fragment.states),
             )
         )
         if begin >= end:
             continue  # nothing but padding
-        tensors.update({f"{state}/{logical.name}": fragment.states[state][begin:end] for state in STATES})
+        tensors.update({f"{state}/{logical.name}": values[begin:end] for state, values in fragment.states.items()})
         entries.append(
             FragmentEntry(
                 tensor=logical.name,

@@ -17,14 +17,15 @@ from gptdist.errors import CheckpointError
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> FileEntry:
-    """Write flat fp32 ``tensors`` and return the file's size and hash; on the disk when this returns.
+    """Write flat ``tensors`` in fp32 and return the file's size and hash; on the disk when this returns.
 
     One tensor at a time is copied to host memory.
     """
     header: dict[str, Any] = {}
     offset = 0
     for key, tensor in tensors.items():
-        assert (tensor.dim(), tensor.dtype) == (1, torch.float32), f"{key}: {tensor.dtype} {tuple(tensor.shape)}"
+        assert tensor.dim() == 1, f"{key}: {tuple(tensor.shape)}"
+        assert tensor.dtype in (torch.float32, torch.bfloat16), f"{key}: {tensor.dtype} would change in fp32"
         end = offset + 4 * tensor.numel()
         header[key] = {"dtype": "F32", "shape": [tensor.numel()], "data_offsets": [offset, end]}
         offset = end
@@ -36,7 +37,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> FileEntry:
             file.write(part)
             digest.update(part)
         for tensor in tensors.values():
-            values = tensor.detach().to("cpu").contiguous().numpy().view("uint8").data
+            values = tensor.detach().to("cpu", torch.float32).contiguous().numpy().view("uint8").data
             file.write(values)
             digest.update(values)
         file.flush()

@@ -4,21 +4,37 @@ from typing import Literal, NamedTuple
 
 from gptdist.config.section import Section
 
+ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
+"""Means of a tensor's gradients and of their squares."""
+
+BETA2 = {"adamw": 0.95, "lion": 0.99}
+"""Value of ``beta2`` where none is given; lion: Chen et al. 2023, arXiv 2302.06675, section 4."""
+
+HIGHEST_BF16_BETA2 = 0.99
+"""bf16 keeps 8 bits: a mean that moves by 1 - beta2 of itself, below 1/256, is rounded back to where it was."""
+
 
 class OptimizerConfig(Section):
-    """AdamW, with weight decay on matrices only (not on biases and norms)."""
+    """How gradients become updates; weight decay is decoupled, and of matrices only (not of biases and norms)."""
+
+    kind: Literal["adamw", "lion"] = "adamw"
+    """``lion`` takes the sign of a mean of gradients and keeps one moment; its rate is 3 to 10 times lower, and its
+    weight decay as much higher, than AdamW's."""
 
     lr: float = 3e-4
     """Highest learning rate, reached at the end of the warm-up."""
 
     beta1: float = 0.9
-    """Decay of the mean of gradients."""
+    """Decay of the mean of gradients; of ``lion`` the share of its mean in an update."""
 
-    beta2: float = 0.95
-    """Decay of the mean of squared gradients."""
+    beta2: float | None = None
+    """Decay of the mean of squared gradients, default 0.95; of ``lion`` that of its mean, default 0.99."""
 
-    eps: float = 1e-8
-    """Added to the root of the mean square."""
+    eps: float | None = None
+    """Added to the root of the mean square, default 1e-8; not of ``lion``."""
+
+    moment_precision: Literal["fp32", "bf16"] = "fp32"
+    """Number format of the moments: bf16 saves 2 bytes a parameter and moment. The arithmetic is in fp32."""
 
     weight_decay: float = 0.1
     """Decoupled weight decay of matrices."""
@@ -26,23 +42,44 @@ class OptimizerConfig(Section):
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this L2 norm; 0 leaves them alone."""
 
+    @property
+    def betas(self) -> tuple[float, float]:
+        """Both decays."""
+        return self.beta1, BETA2[self.kind] if self.beta2 is None else self.beta2
+
+    @property
+    def epsilon(self) -> float:
+        """What is added to the root of the mean square."""
+        return 1e-8 if self.eps is None else self.eps
+
+    def moments(self) -> tuple[str, ...]:
+        """Return the names of what is kept of every tensor beside its weights."""
+        return ADAM_MOMENTS if self.kind == "adamw" else ADAM_MOMENTS[:1]
+
     def problems(self) -> list[str]:
-        """Return every value out of its range."""
+        """Return every value out of its range, or of another kind of optimizer."""
         bad = [
-            f"optimizer.{name}: must be above 0, got {getattr(self, name)}"
-            for name in ("lr", "eps")
-            if getattr(self, name) <= 0.0
+            f"optimizer.{name}: must be above 0, got {value}"
+            for name, value in (("lr", self.lr), ("eps", self.epsilon))
+            if value <= 0.0
         ]
         bad += [
-            f"optimizer.{name}: must be at least 0 and below 1, got {getattr(self, name)}"
-            for name in ("beta1", "beta2")
-            if not 0.0 <= getattr(self, name) < 1.0
+            f"optimizer.{name}: must be at least 0 and below 1, got {value}"
+            for name, value in zip(("beta1", "beta2"), self.betas, strict=True)
+            if not 0.0 <= value < 1.0
         ]
         bad += [
             f"optimizer.{name}: must be at least 0, got {getattr(self, name)}"
             for name in ("weight_decay", "max_grad_norm")
             if getattr(self, name) < 0.0
         ]
+        if self.eps is not None and self.kind == "lion":
+            bad.append("optimizer.eps: belongs to kind adamw, not lion; remove it")
+        if self.moment_precision == "bf16" and HIGHEST_BF16_BETA2 < self.betas[1] < 1.0:
+            bad.append(
+                f"optimizer.beta2: must be at most {HIGHEST_BF16_BETA2} with moment_precision bf16, which rounds "
+                f"smaller changes of a moment away, got {self.betas[1]}; lower it, or keep moments in fp32"
+            )
         return bad
 
 

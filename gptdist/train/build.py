@@ -69,7 +69,7 @@ def build(config: RunConfig, mesh: Mesh, device: Device, stop_signal: StopSignal
     locals_ = list(
         local_parameters(engine.module, config.model, layout.tensor_parallel_size, tp_rank=mesh.place.tp_rank)
     )
-    fragments = OptimizerFragments(engine.optimizer, locals_)
+    fragments = OptimizerFragments(engine.optimizer, locals_, config.optimizer)
     peak = peak_flops(device)
     ledger = Ledger(config.folder) if mesh.is_lead else None
     state = restore(config, fragments, identity, mesh)

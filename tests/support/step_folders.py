@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gptdist.checkpoint.manifest import STATES
+from gptdist.checkpoint.manifest import ADAMW_STATES
 from gptdist.checkpoint.tensor_file import write_tensors
 from tests.support.datasets import GPT2
 
@@ -38,7 +38,7 @@ def write_step_folder(
             for number, (begin, end) in enumerate(pairwise(borders)):
                 if begin < end:
                     file = f"rank_{index * 100 + number:05d}.safetensors"
-                    for offset, state in enumerate(STATES):
+                    for offset, state in enumerate(ADAMW_STATES):
                         contents.setdefault(file, {})[f"{state}/{name}"] = flat[begin:end] + 1000 * offset
                     fragments.append(
                         {"tensor": name, "slice_index": index, "start": begin, "numel": end - begin, "file": file}

@@ -20,6 +20,7 @@ from gptdist.cli.main import main
 from gptdist.compress import trained_on
 from gptdist.compress.export import trained_logits
 from gptdist.compress.trained_on import validation_sample
+from gptdist.config.optimization import OptimizerConfig
 from gptdist.config.run import RunConfig
 from gptdist.data.dataset import TokenDataset
 from gptdist.errors import ExportError
@@ -42,7 +43,7 @@ def saved_run(folder: Path, model_section: dict[str, Any]) -> tuple[Path, Traine
         progress = Progress(
             step=30, consumed_samples=240, consumed_tokens=7680, optimizer_step=30, validation_loss=2.25
         )
-        fragments = OptimizerFragments(torch.optim.AdamW(network.parameters()), locals_)
+        fragments = OptimizerFragments(torch.optim.AdamW(network.parameters()), locals_, OptimizerConfig())
         save_checkpoint(folder / "run/checkpoints", fragments, progress, identity, mesh)
     return folder / "run", model
 

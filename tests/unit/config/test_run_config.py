@@ -94,6 +94,12 @@ def test_defaults_are_filled_in_and_frozen(tmp_path: Path) -> None:
         (["training.collective_timeout_seconds=0.0"], "training.collective_timeout_seconds: must be above 0"),
         (["optimizer.lr=-1"], "optimizer.lr: must be above 0, got -1.0"),
         (["optimizer.beta2=1.0"], "optimizer.beta2: must be at least 0 and below 1, got 1.0"),
+        (["optimizer.kind=sgd"], "optimizer.kind: input should be 'adamw'"),
+        (["optimizer.kind=lion", "optimizer.eps=1e-8"], "optimizer.eps: belongs to kind adamw, not lion; remove it"),
+        (
+            ["optimizer.beta2=0.999", "optimizer.moment_precision=bf16"],
+            "optimizer.beta2: must be at most 0.99 with moment_precision bf16, which rounds smaller changes of a",
+        ),
         (["optimizer.weight_decay=-0.1"], "optimizer.weight_decay: must be at least 0, got -0.1"),
         (["model.init=mup"], "model.mup_base_hidden_size: missing; init mup needs the width that the learning rate"),
         (["model.mup_base_hidden_size=64"], "model.mup_base_hidden_size: belongs to init mup, not gpt2; remove it"),

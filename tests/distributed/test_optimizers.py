@@ -1,0 +1,133 @@
+"""Every optimizer on every layout moves the weights as on one rank, and goes on from its checkpoint."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gptdist.checkpoint.find import newest_whole
+from gptdist.checkpoint.read import CheckpointReader
+from tests.support.datasets import LLAMA, run_tree
+from tests.support.jobs import train_steps
+from tests.support.layouts import ONE_RANK, TestedLayout
+from tests.support.ranks import run_ranks
+
+KINDS: dict[str, dict[str, Any]] = {
+    "lion": {"kind": "lion", "lr": 1e-3},
+    "adamw16": {"moment_precision": "bf16"},
+}
+STATES = {"lion": {"weight", "exp_avg"}, "adamw16": {"weight", "exp_avg", "exp_avg_sq"}}
+STEPS = 3
+
+WEIGHT_TOLERANCE = 1e-3
+"""Of the norm of a tensor's movement; 7e-5 was seen, where a moment was rounded to the next number of 16 bits."""
+
+LOSS_TOLERANCE = 5e-6
+"""Losses of the next steps, sums in another order."""
+
+LAYOUTS = [
+    TestedLayout(2, 0, 1),
+    TestedLayout(2, 1, 1),
+    TestedLayout(2, 3, 1),
+    TestedLayout(2, 1, 2),
+    TestedLayout(4, 2, 2),
+    TestedLayout(4, 3, 2),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("optimizers")
+
+
+def _tree(folder: Path, name: str, kind: str, layout: TestedLayout, **changes: Any) -> dict[str, Any]:
+    run_dir = str(folder / f"{name}-{kind}-{layout}")
+    return run_tree(folder, model=LLAMA, optimizer=KINDS[kind], run_dir=run_dir, **layout.sections(), **changes)
+
+
+def _reader(tree: dict[str, Any]) -> CheckpointReader:
+    found = newest_whole(Path(tree["run_dir"]) / "checkpoints")[0]
+    assert found is not None
+    return CheckpointReader(found)
+
+
+@pytest.fixture(scope="module")
+def one_rank(folder: Path):
+    seen = {}
+    for kind in KINDS:
+        tree = _tree(folder, "equal", kind, ONE_RANK)
+        first = run_ranks(1, train_steps, tree, 1, 1)[0]
+        start = _reader(tree)
+        rest = run_ranks(1, train_steps, tree, STEPS, STEPS)[0]
+        seen[kind] = first + rest, start, _reader(tree)
+    return seen
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_move_as_on_one_rank(folder: Path, one_rank, kind: str, layout: TestedLayout) -> None:
+    expected, start, end = one_rank[kind]
+    tree = _tree(folder, "equal", kind, layout)
+    seen = run_ranks(layout.world_size, train_steps, tree, STEPS, STEPS)[0]
+    assert [loss for _, loss, _ in seen] == pytest.approx([loss for _, loss, _ in expected], abs=LOSS_TOLERANCE)
+    reader = _reader(tree)
+    for name in end.tensor_names:
+        assert set(reader.entry(name).states) == STATES[kind]
+        moved = (end.weight(name) - start.weight(name)).norm()
+        assert moved > 0, f"{name} does not move"
+        assert (reader.weight(name) - end.weight(name)).norm() <= WEIGHT_TOLERANCE * moved, name
+
+
+@pytest.mark.parametrize("layout", [LAYOUTS[0], LAYOUTS[1], LAYOUTS[5]], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_same_layout_resumes_bit_for_bit(folder: Path, kind: str, layout: TestedLayout) -> None:
+    tree = _tree(folder, "same", kind, layout)
+    whole = run_ranks(layout.world_size, train_steps, tree, 5, 3)[0]
+    assert run_ranks(layout.world_size, train_steps, tree, 5)[0] == whole[3:]
+
+
+@pytest.mark.parametrize(("before", "after"), [(LAYOUTS[4], LAYOUTS[0]), (LAYOUTS[2], LAYOUTS[3])], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_layout_goes_on(folder: Path, kind: str, before: TestedLayout, after: TestedLayout) -> None:
+    trees = [_tree(folder, f"other-{before}", kind, layout) for layout in (before, after)]
+    trees[1]["run_dir"] = trees[0]["run_dir"]
+    whole = run_ranks(before.world_size, train_steps, trees[0], 5, 3)[0]
+    seen = run_ranks(after.world_size, train_steps, trees[1], 5)[0]
+    assert [loss for _, loss, _ in seen] == pytest.approx([loss for _, loss, _ in whole[3:]], abs=LOSS_TOLERANCE)
+
+
+def _resume_and_look(tree: dict[str, Any]) -> tuple[list[str], list[float], int]:
+    """Return what a resume warns of, the largest value of each moment, and the optimizer step."""
+    import logging
+
+    from gptdist.config.run import RunConfig
+    from gptdist.train.build import build, join
+    from gptdist.train.stop_signal import StopSignal
+
+    said: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("gptdist").addHandler(handler)
+    config = RunConfig.from_tree(tree)
+    mesh, device = join(config, local_rank=0)
+    run = build(config, mesh, device, StopSignal())
+    largest = [
+        float(values.abs().max())
+        for fragment in run.fragments.all()
+        for state, values in fragment.states.items()
+        if state != "weight"
+    ]
+    return said, largest, run.fragments.optimizer_step()
+
+
+def test_another_kind_begins_its_moments_at_zero_and_says_so(folder: Path) -> None:
+    tree = _tree(folder, "changed", "adamw16", LAYOUTS[1])
+    run_ranks(2, train_steps, tree, 2, 2)
+    said, largest, step = run_ranks(2, _resume_and_look, tree)[0]
+    assert (said, step) == ([], 2)
+    assert max(largest) > 0
+    wide = run_ranks(2, _resume_and_look, tree | {"optimizer": {"lr": 3e-3}})[0]
+    assert wide == ([], largest, 2), "the format of moments may change"
+    said, largest, step = run_ranks(2, _resume_and_look, tree | {"optimizer": KINDS["lion"]})[0]
+    assert said == ["optimizer.kind: adamw → lion; its moments begin at zero, expect a bend in the loss"]
+    assert (max(largest), step) == (0, 0)
