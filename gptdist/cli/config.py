@@ -18,7 +18,7 @@ def _show(arguments: argparse.Namespace) -> None:
 
     from gptdist.config.load import load_config
     from gptdist.config.run import RunConfig
-    from gptdist.model.arithmetic import flops_per_token, num_parameters
+    from gptdist.model.arithmetic import flops_per_token, num_active_parameters, num_parameters
 
     config = load_config(RunConfig, arguments.config, arguments.overrides)
     if arguments.quiet:
@@ -27,6 +27,8 @@ def _show(arguments: argparse.Namespace) -> None:
     yaml.dump(config.tree(), sys.stdout)
     tokens = config.training.train_steps * config.batch.global_batch_size * config.model.seq_length
     print(f"# parameters: {num_parameters(config.model):,}")
+    if config.model.moe is not None:
+        print(f"# of which a token meets: {num_active_parameters(config.model):,}")
     print(f"# training tokens (train_steps x global_batch_size x seq_length): {tokens:,}")
     flops = flops_per_token(config.model) * tokens
-    print(f"# training FLOPs (a token: 6 x values of matrices + causal attention; x tokens): {flops:.3e}")
+    print(f"# training FLOPs (a token: 6 x values of matrices it meets + causal attention; x tokens): {flops:.3e}")

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from gptdist.config.moe import MoeConfig
 from gptdist.config.section import Section
 
 
@@ -88,6 +89,9 @@ class ModelConfig(Section):
     activation: Literal["gelu_tanh", "gelu", "swiglu"] = "gelu_tanh"
     """``gelu_tanh`` is GPT-2's; ``gelu`` is the exact one; ``swiglu`` gates a second projection."""
 
+    moe: MoeConfig | None = None
+    """Experts in place of feed-forward layers; unset: every layer is dense."""
+
     add_bias: bool = True
     """Biases in all linear layers."""
 
@@ -141,6 +145,22 @@ class ModelConfig(Section):
         return -(-8 * self.hidden_size // (3 * 64)) * 64 if self.is_gated else 4 * self.hidden_size
 
     @property
+    def expert_size(self) -> int:
+        """Width of one expert."""
+        if self.moe is None or self.moe.ffn_hidden_size is None:
+            return self.ffn_size
+        return self.moe.ffn_hidden_size
+
+    def has_experts(self, layer: int) -> bool:
+        """Whether ``layer``, counted from 0, has experts in place of a feed-forward layer."""
+        return self.moe is not None and (layer + 1) % self.moe.every_n_layers == 0
+
+    @property
+    def num_expert_layers(self) -> int:
+        """Layers that have experts."""
+        return 0 if self.moe is None else self.num_layers // self.moe.every_n_layers
+
+    @property
     def query_groups(self) -> int:
         """Number of key and value heads."""
         return self.num_attention_heads if self.num_query_groups is None else self.num_query_groups
@@ -179,7 +199,7 @@ class ModelConfig(Section):
         bad += self._position_problems()
         if self.local_attention_window is not None and self.local_attention_window < 1:
             bad.append(f"model.local_attention_window: must be at least 1, got {self.local_attention_window}")
-        bad += self._init_problems()
+        bad += self._init_problems() + self._moe_problems()
         for name in ("attention_dropout", "hidden_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 bad.append(f"model.{name}: must be at least 0 and below 1, got {getattr(self, name)}")
@@ -208,6 +228,21 @@ class ModelConfig(Section):
                 bad.append(f"model.{name}: belongs to init mup, not {self.init}; remove it")
             elif value is not None and value < 1:
                 bad.append(f"model.{name}: must be at least 1, got {value}")
+        return bad
+
+    def _moe_problems(self) -> list[str]:
+        if self.moe is None:
+            return []
+        bad = self.moe.problems()
+        if self.add_bias:
+            bad.append("model.add_bias: experts have no biases; set it to false, or remove model.moe")
+        if self.init == "mup":
+            bad.append("model.init: mup's rules are not known for a router; use gpt2 or small, or remove model.moe")
+        if not bad and self.num_expert_layers == 0:
+            bad.append(
+                f"model.moe.every_n_layers ({self.moe.every_n_layers}): no layer of {self.num_layers} has experts; "
+                f"use at most {self.num_layers}"
+            )
         return bad
 
 

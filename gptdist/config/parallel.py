@@ -62,6 +62,8 @@ class ParallelConfig(Section):
             "num_query_groups": model.query_groups,
             "ffn_hidden_size": model.ffn_size,
         }
+        if model.moe is not None:
+            sizes["moe.num_experts"] = model.moe.num_experts
         for name, size in sizes.items():
             if size % tensor:
                 legal = [d for d in range(1, tensor) if all(s % d == 0 for s in sizes.values())]
@@ -69,4 +71,15 @@ class ParallelConfig(Section):
                     f"parallel.tensor_parallel_size ({tensor}) does not divide model.{name} ({size}); "
                     f"use one of {legal}, or change the model"
                 )
-        return bad
+        return bad + self._expert_problems(model)
+
+    def _expert_problems(self, model: ModelConfig) -> list[str]:
+        """Return what a model with experts cannot do; the losses of a router need all tokens and layers on a rank."""
+        if model.moe is None:
+            return []
+        return [
+            f"parallel.{axis} ({getattr(self, axis)}): not tested with model.moe; use 1, and tensor_parallel_size or "
+            f"zero_stage to spread the model"
+            for axis in ("pipeline_parallel_size", "context_parallel_size")
+            if getattr(self, axis) > 1
+        ]

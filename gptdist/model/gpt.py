@@ -24,10 +24,12 @@ from gptdist.config.model import ModelConfig, RopeScaling
 from gptdist.mesh.groups import Mesh
 from gptdist.model.arithmetic import padded_vocab_size
 from gptdist.model.attention import CausalAttention
+from gptdist.model.experts import MixtureOfExperts
 from gptdist.model.feed_forward import RecomputedMLP
 from gptdist.model.loss import VocabularyShard, vocabulary_loss
 from gptdist.model.norms import HeadNorm, Norm
 from gptdist.model.parameters import split_dim
+from gptdist.model.routing import LossGradient
 
 _KEEP_ALL = MemoryConfig()
 
@@ -112,10 +114,18 @@ class LanguageModel(GPTModel):
             z_loss: coefficient of z-loss.
         """
         size = mesh.layout.tensor_parallel_size
+        loss_gradient = LossGradient()
         padded = padded_vocab_size(config.vocab_size, size)
         super().__init__(
             config=transformer,
-            transformer_layer_spec=_layers(config, transformer),
+            transformer_layer_spec=_layers(
+                config,
+                transformer,
+                ModuleSpec(
+                    module=MixtureOfExperts,
+                    params={"model": config, "mesh": mesh, "seen": loss_gradient, "recomputes": recomputes_mlp},
+                ),
+            ),
             vocab_size=padded,
             max_sequence_length=config.seq_length,
             position_embedding_type="learned_absolute" if config.position_embedding == "learned" else "rope",
@@ -137,23 +147,29 @@ class LanguageModel(GPTModel):
             sequence_parallel=transformer.sequence_parallel,
             z_loss=z_loss,
         )
+        self.loss_gradient = loss_gradient
         if recomputes_mlp:
             for layer in self.decoder.layers:  # by its spec, a layer would build another class without its group
-                layer.mlp.__class__ = RecomputedMLP
+                if not isinstance(layer.mlp, MixtureOfExperts):
+                    layer.mlp.__class__ = RecomputedMLP
         if config.rope_scaling is not None:
             self.rotary_pos_emb.inv_freq = scaled_frequencies(self.rotary_pos_emb.inv_freq, config.rope_scaling)
-        for name, parameter in self.named_parameters():
-            # megatron-core marks them only where it initialises them; DeepSpeed's gradient norm reads the mark.
-            dim = split_dim(name)
-            parameter.tensor_model_parallel = dim is not None and size > 1
+        _mark_split(self, size)
 
     def _postprocess(self, hidden_states: Tensor, labels: Tensor | None, **_: Any) -> Tensor:
         weight = self.shared_embedding_or_output_weight() if self.share_embeddings_and_output_weights else None
         if labels is not None:
             loss: Tensor = self.output_layer(hidden_states, weight=weight, labels=labels)[0]
-            return loss
+            return self.loss_gradient.watch(loss)
         logits: Tensor = self.output_layer(hidden_states, weight=weight, runtime_gather_output=True)[0]
         return logits.transpose(0, 1)[..., : self.num_valid_tokens].contiguous()
+
+
+def _mark_split(model: nn.Module, tensor_parallel_size: int) -> None:
+    """Mark what tensor parallelism cuts: DeepSpeed's gradient norm reads it, megatron-core sets it too seldom."""
+    parameter: Any
+    for name, parameter in model.named_parameters():
+        parameter.tensor_model_parallel = split_dim(name) is not None and tensor_parallel_size > 1
 
 
 def transformer_config(
@@ -223,8 +239,16 @@ def scaled_frequencies(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
     return frequencies * (blend + (1.0 - blend) / scaling.factor)
 
 
-def _layers(config: ModelConfig, transformer: TransformerConfig) -> TransformerBlockSubmodules:
-    spec = get_gpt_layer_local_spec(normalization=transformer.normalization)
+def _layers(config: ModelConfig, transformer: TransformerConfig, experts: ModuleSpec) -> TransformerBlockSubmodules:
+    specs = [_layer(config, transformer) for _ in range(config.num_layers)]
+    for index, spec in enumerate(specs):
+        if config.has_experts(index):
+            spec.submodules.mlp = experts
+    return TransformerBlockSubmodules(layer_specs=specs, layer_norm=Norm)
+
+
+def _layer(config: ModelConfig, transformer: TransformerConfig) -> ModuleSpec:
+    spec: ModuleSpec = get_gpt_layer_local_spec(normalization=transformer.normalization)
     attention = spec.submodules.self_attention.submodules
     attention.core_attention = ModuleSpec(
         module=CausalAttention,
@@ -233,4 +257,4 @@ def _layers(config: ModelConfig, transformer: TransformerConfig) -> TransformerB
     if config.qk_norm:
         attention.q_layernorm = attention.k_layernorm = HeadNorm
     spec.submodules.input_layernorm = spec.submodules.pre_mlp_layernorm = Norm
-    return TransformerBlockSubmodules(layer_specs=[spec] * config.num_layers, layer_norm=Norm)
+    return spec

@@ -8,12 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from gptdist.config.model import ModelConfig
+from gptdist.config.moe import MoeConfig
 from gptdist.errors import ExportError
 
 GPT2_CLASS = "GPT2LMHeadModel"
 LLAMA_CLASS = "LlamaForCausalLM"
 QWEN3_CLASS = "Qwen3ForCausalLM"
 """Llama's layers with a norm of queries and keys."""
+MIXTRAL_CLASS = "MixtralForCausalLM"
+"""Llama's layers with experts."""
+QWEN3_MOE_CLASS = "Qwen3MoeForCausalLM"
+"""Qwen 3's layers with experts."""
 
 _GPT2_ACTIVATIONS = {"gelu_tanh": "gelu_new", "gelu": "gelu"}
 
@@ -76,7 +81,13 @@ def huggingface_config(config: ModelConfig, *, eod_id: int, dtype: str = "float3
         "use_cache": True,
         "dtype": dtype,
     }
-    fields = {GPT2_CLASS: _gpt2_fields, LLAMA_CLASS: _llama_fields, QWEN3_CLASS: _qwen3_fields}[name]
+    fields = {
+        GPT2_CLASS: _gpt2_fields,
+        LLAMA_CLASS: _llama_fields,
+        QWEN3_CLASS: _qwen3_fields,
+        MIXTRAL_CLASS: _mixtral_fields,
+        QWEN3_MOE_CLASS: _qwen3_moe_fields,
+    }[name]
     return shared | fields(config)
 
 
@@ -87,6 +98,12 @@ def generation_config(eod_id: int) -> dict[str, Any]:
 
 def _nearest(config: ModelConfig) -> tuple[str, list[_Mismatch]]:
     """The class with the fewest mismatches; between equals, the one with the model's position embedding."""
+    if config.moe is not None:
+        families = [
+            (MIXTRAL_CLASS, list(_mixtral_mismatches(config, config.moe))),
+            (QWEN3_MOE_CLASS, list(_qwen3_mismatches(config))),
+        ]
+        return min(families, key=lambda family: len(family[1]))
     families = [
         (GPT2_CLASS, list(_gpt2_mismatches(config))),
         (LLAMA_CLASS, list(_llama_mismatches(config))),
@@ -136,8 +153,16 @@ def _llama_mismatches(config: ModelConfig) -> Iterator[_Mismatch]:
         yield _Mismatch("qk_norm", "true", "false")
 
 
+def _mixtral_mismatches(config: ModelConfig, moe: MoeConfig) -> Iterator[_Mismatch]:
+    yield from _llama_mismatches(config)
+    if not moe.normalize_weights:
+        yield _Mismatch("moe.normalize_weights", "false", "true")
+    if moe.every_n_layers != 1:
+        yield _Mismatch("moe.every_n_layers", moe.every_n_layers, "1")
+
+
 def _rotary_mismatches(config: ModelConfig) -> Iterator[_Mismatch]:
-    """What Llama and Qwen 3 both lack."""
+    """What Llama, Qwen 3 and their like lack."""
     yield from _window_mismatch(config)
     if config.position_embedding != "rope":
         yield _Mismatch("position_embedding", config.position_embedding, "rope")
@@ -172,6 +197,34 @@ def _qwen3_fields(config: ModelConfig) -> dict[str, Any]:
     fields = _llama_fields(config) | {"model_type": "qwen3", "use_sliding_window": False}
     del fields["mlp_bias"]
     return fields
+
+
+def _mixtral_fields(config: ModelConfig) -> dict[str, Any]:
+    assert config.moe is not None, "a class with experts for a model without"
+    fields = _llama_fields(config) | {
+        "model_type": "mixtral",
+        "intermediate_size": config.expert_size,
+        "num_local_experts": config.moe.num_experts,
+        "num_experts_per_tok": config.moe.experts_per_token,
+        "router_aux_loss_coef": config.moe.aux_loss,
+        "sliding_window": None,
+    }
+    del fields["mlp_bias"], fields["attention_bias"]
+    return fields
+
+
+def _qwen3_moe_fields(config: ModelConfig) -> dict[str, Any]:
+    assert config.moe is not None, "a class with experts for a model without"
+    return _qwen3_fields(config) | {
+        "model_type": "qwen3_moe",
+        "moe_intermediate_size": config.expert_size,
+        "num_experts": config.moe.num_experts,
+        "num_experts_per_tok": config.moe.experts_per_token,
+        "norm_topk_prob": config.moe.normalize_weights,
+        "decoder_sparse_step": config.moe.every_n_layers,
+        "mlp_only_layers": [],
+        "router_aux_loss_coef": config.moe.aux_loss,
+    }
 
 
 def _llama_fields(config: ModelConfig) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import torch
 
 from gptdist.config.model import ModelConfig
 from gptdist.errors import ExportError
-from gptdist.model.hf_config import GPT2_CLASS, huggingface_class
+from gptdist.model.hf_config import GPT2_CLASS, MIXTRAL_CLASS, huggingface_class
 
 Split = Callable[[torch.Tensor], list[torch.Tensor]]
 Join = Callable[[list[torch.Tensor]], torch.Tensor]
@@ -34,11 +34,12 @@ class _Rule:
 
 def logical_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Return every logical tensor of the model with its shape, in the order in which they are used."""
-    before, layer, after = _embedding_shapes(config), _layer_shapes(config), _head_shapes(config)
     layers = {
-        f"{_LAYER_PREFIX}{number}.{name}": shape for number in range(config.num_layers) for name, shape in layer.items()
+        f"{_LAYER_PREFIX}{number}.{name}": shape
+        for number in range(config.num_layers)
+        for name, shape in _layer_shapes(config, number).items()
     }
-    return before | layers | after
+    return _embedding_shapes(config) | layers | _head_shapes(config)
 
 
 def to_huggingface(config: ModelConfig, name: str, tensor: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
@@ -127,15 +128,21 @@ def _embedding_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return dict(shapes)
 
 
-def _layer_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Tensors of one layer, by the part of the name behind its number."""
-    h, f, heads = config.hidden_size, config.ffn_size, config.num_attention_heads
-    linears = {
+def _layer_shapes(config: ModelConfig, number: int) -> dict[str, tuple[int, ...]]:
+    """Tensors of layer ``number``, by the part of the name behind it."""
+    h, heads = config.hidden_size, config.num_attention_heads
+    linears: dict[str, tuple[int, ...]] = {
         "self_attention.linear_qkv": ((heads + 2 * config.query_groups) * config.head_size, h),
         "self_attention.linear_proj": (h, heads * config.head_size),
-        "mlp.linear_fc1": (2 * f if config.is_gated else f, h),
-        "mlp.linear_fc2": (h, f),
     }
+    if config.moe is not None and config.has_experts(number):
+        experts, f = config.moe.num_experts, config.expert_size
+        linears["mlp.router"] = (experts, h)
+        linears["mlp.experts.linear_fc1"] = (experts, 2 * f if config.is_gated else f, h)
+        linears["mlp.experts.linear_fc2"] = (experts, h, f)
+    else:
+        linears["mlp.linear_fc1"] = (2 * config.ffn_size if config.is_gated else config.ffn_size, h)
+        linears["mlp.linear_fc2"] = (h, config.ffn_size)
     shapes: dict[str, tuple[int, ...]] = {
         f"{norm}.{part}": (h,) for norm in ("input_layernorm", "pre_mlp_layernorm") for part in _norm_parts(config)
     }
@@ -168,7 +175,7 @@ def _shape(config: ModelConfig, name: str) -> tuple[int, ...] | None:
         return (_embedding_shapes(config) | _head_shapes(config)).get(name)
     number, _, inner = name.removeprefix(_LAYER_PREFIX).partition(".")
     is_layer = number.isdecimal() and int(number) < config.num_layers
-    return _layer_shapes(config).get(inner) if is_layer else None
+    return _layer_shapes(config, int(number)).get(inner) if is_layer else None
 
 
 def _rule(config: ModelConfig, name: str) -> _Rule:
@@ -222,6 +229,7 @@ def _llama_rule(config: ModelConfig, name: str, layer: str) -> _Rule:
         "self_attention.linear_proj": ("self_attn.o_proj",),
         "mlp.linear_fc1": ("mlp.gate_proj", "mlp.up_proj"),
         "mlp.linear_fc2": ("mlp.down_proj",),
+        **_expert_names(config),
     }
     if not layer:
         return _Rule((f"{outer[module]}.{part}",), _as_is, _only)
@@ -230,7 +238,37 @@ def _llama_rule(config: ModelConfig, name: str, layer: str) -> _Rule:
         return _Rule(names, partial(_split_qkv, config), partial(_interleave_qkv, config))
     if module == "mlp.linear_fc1":
         return _Rule(names, lambda tensor: list(tensor.chunk(2)), torch.cat)
+    if module == "mlp.experts.linear_fc1":
+        return _Rule(names, _gates_and_values, _joined_gates_and_values)
+    if module == "mlp.experts.linear_fc2":
+        return _Rule(names, lambda tensor: list(tensor.unbind()), torch.stack)
     return _Rule(names, _as_is, _only)
+
+
+def _expert_names(config: ModelConfig) -> dict[str, tuple[str, ...]]:
+    """What the router and each expert's matrices are called."""
+    if config.moe is None:
+        return {}
+    is_mixtral = huggingface_class(config) == MIXTRAL_CLASS
+    block, gate, up, down = (
+        ("block_sparse_moe", "w1", "w3", "w2") if is_mixtral else ("mlp", "gate_proj", "up_proj", "down_proj")
+    )
+    experts = [f"{block}.experts.{expert}" for expert in range(config.moe.num_experts)]
+    return {
+        "mlp.router": (f"{block}.gate",),
+        "mlp.experts.linear_fc1": tuple(f"{expert}.{part}" for expert in experts for part in (gate, up)),
+        "mlp.experts.linear_fc2": tuple(f"{expert}.{down}" for expert in experts),
+    }
+
+
+def _gates_and_values(stacked: torch.Tensor) -> list[torch.Tensor]:
+    """Shapes: [experts, 2 f, h] -> for each expert [f, h] and [f, h]."""
+    return [part for expert in stacked.unbind() for part in expert.chunk(2)]
+
+
+def _joined_gates_and_values(parts: list[torch.Tensor]) -> torch.Tensor:
+    """The inverse of ``_gates_and_values``."""
+    return torch.stack([torch.cat(parts[first : first + 2]) for first in range(0, len(parts), 2)])
 
 
 def _as_is(tensor: torch.Tensor) -> list[torch.Tensor]:

@@ -18,7 +18,7 @@ from gptdist.mesh.groups import Mesh
 _USED_ON_A_RANKS_TOKENS = (
     *("input_layernorm.weight", "input_layernorm.bias", "pre_mlp_layernorm.weight", "pre_mlp_layernorm.bias"),
     *("final_layernorm.weight", "final_layernorm.bias"),
-    *("self_attention.linear_proj.bias", "mlp.linear_fc2.bias"),
+    *("self_attention.linear_proj.bias", "mlp.linear_fc2.bias", "mlp.router.weight"),
 )
 """Parameters that sequence parallelism applies to a part of the tokens on each rank, by the ends of their names."""
 

@@ -1,7 +1,8 @@
 """Each parameter of a rank as a slice of a logical tensor that knows no layout, and its initial values.
 
 A logical tensor is [outer, length, inner]; the tensor-parallel axis cuts ``length``. A gated layer's matrix holds gate
-and up-projection one after the other, and each is cut: it is [2, f, h] here. Vocabulary padding is no part of it.
+and up-projection one after the other, and each is cut: it is [2, f, h] here. Experts are stacked, and each stays whole:
+[1, experts, 2 x f x h]. Vocabulary padding is no part of it.
 """
 
 import hashlib
@@ -24,10 +25,12 @@ SPLIT_DIMS = {
     "mlp.linear_fc1.weight": 0,
     "mlp.linear_fc1.bias": 0,
     "mlp.linear_fc2.weight": 1,
+    "mlp.experts.linear_fc1.weight": 0,
+    "mlp.experts.linear_fc2.weight": 0,
 }
 """Which dimension tensor parallelism cuts, by the last parts of the name; what is not here is whole on every rank."""
 
-RESIDUAL_WRITERS = ("self_attention.linear_proj.weight", "mlp.linear_fc2.weight")
+RESIDUAL_WRITERS = ("self_attention.linear_proj.weight", "mlp.linear_fc2.weight", "mlp.experts.linear_fc2.weight")
 """Matrices whose output is added to the residual stream."""
 
 

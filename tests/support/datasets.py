@@ -119,6 +119,19 @@ MODERN = LLAMA | {
 }
 """Every switch of the Llama family that is not Llama's own."""
 
+MOE = LLAMA | {
+    "num_layers": 3,
+    "qk_norm": True,
+    "moe": {
+        "num_experts": 4,
+        "ffn_hidden_size": 48,
+        "every_n_layers": 2,
+        "aux_loss": 0.05,
+        "router_z_loss": 0.01,
+    },
+}
+"""Experts in the second of three layers, with both losses of the router."""
+
 
 def run_tree(folder: Path, **changes: Any) -> dict[str, Any]:
     """Return a small run's config as plain data on two sources in ``folder``/data, made if they are not there.

@@ -23,6 +23,17 @@ MODELS = {
     "llama-mha-untied": lambda: llama(num_query_groups=None, tie_embeddings=False),
     "llama-mqa-wide-heads": lambda: llama(num_query_groups=1, kv_channels=12),
     "llama-biases-epsilon": lambda: llama(add_bias=True, norm_epsilon=1e-2),
+    "mixtral": lambda: llama(moe={"num_experts": 4}, tie_embeddings=False),
+    "qwen3-moe": lambda: llama(
+        qk_norm=True,
+        moe={
+            "num_experts": 6,
+            "experts_per_token": 3,
+            "ffn_hidden_size": 24,
+            "normalize_weights": False,
+            "every_n_layers": 2,
+        },
+    ),
 }
 
 

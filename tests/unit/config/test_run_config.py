@@ -112,6 +112,41 @@ def test_defaults_are_filled_in_and_frozen(tmp_path: Path) -> None:
             ["model.position_embedding=rope", "model.rope_scaling.factor=0.5"],
             "model.rope_scaling.factor: must be at least 1, got 0.5",
         ),
+        (
+            ["model.moe={num_experts: 4}"],
+            "model.add_bias: experts have no biases; set it to false, or remove model.moe",
+        ),
+        (
+            ["model.moe={num_experts: 4, experts_per_token: 5}"],
+            "model.moe.experts_per_token: must be from 1 to num_experts (4), got 5",
+        ),
+        (["model.moe={num_experts: 0}"], "model.moe.num_experts: must be at least 1, got 0"),
+        (["model.moe={num_experts: 4, aux_loss: -1}"], "model.moe.aux_loss: must be at least 0, got -1.0"),
+        (
+            ["model.moe={num_experts: 4, every_n_layers: 3}", "model.add_bias=false"],
+            "model.moe.every_n_layers (3): no layer of 2 has experts; use at most 2",
+        ),
+        (
+            ["model.moe={num_experts: 4}", "model.init=mup", "model.mup_base_hidden_size=8"],
+            "model.init: mup's rules are not known for a router; use gpt2 or small, or remove model.moe",
+        ),
+        (
+            [
+                *("model.moe={num_experts: 3}", "model.add_bias=false"),
+                *("parallel.tensor_parallel_size=2", "launch.ranks_per_node=2"),
+            ],
+            "parallel.tensor_parallel_size (2) does not divide model.moe.num_experts (3); use one of [1]",
+        ),
+        *(
+            (
+                [
+                    *("model.moe={num_experts: 4}", "model.add_bias=false"),
+                    *(f"parallel.{axis}=2", "launch.ranks_per_node=2"),
+                ],
+                f"parallel.{axis} (2): not tested with model.moe; use 1, and tensor_parallel_size",
+            )
+            for axis in ("pipeline_parallel_size", "context_parallel_size")
+        ),
         (["schedule.warmup_steps=10"], "below the end of the decay (10), got 10; shorten the warm-up"),
         (["schedule.min_lr_ratio=2"], "schedule.min_lr_ratio: must be from 0 to 1, got 2.0"),
         (["intervals.save_steps=0"], "intervals.save_steps: must be at least 1, got 0"),

@@ -8,7 +8,7 @@ import pytest
 from gptdist.config.model import ModelConfig
 from gptdist.config.run import RunConfig
 from gptdist.config.source import read_tree
-from gptdist.model.arithmetic import flops_per_token, num_parameters, padded_vocab_size
+from gptdist.model.arithmetic import flops_per_token, num_active_parameters, num_parameters, padded_vocab_size
 
 GPT2_124M = ModelConfig(num_layers=12, hidden_size=768, num_attention_heads=12, seq_length=1024, vocab_size=50257)
 PRESETS = Path(__file__).parents[3] / "configs" / "models"
@@ -23,6 +23,8 @@ PUBLISHED = {
     "llama3-70b": 70_553_706_496,
     "llama3.1-8b": 8_030_261_248,
     "llama3.1-70b": 70_553_706_496,
+    "mixtral-8x7b": 46_702_792_704,
+    "qwen3-30b-a3b": 30_532_122_624,
 }
 """As the weight files have them."""
 
@@ -86,6 +88,25 @@ def test_layers_with_a_window_attend_to_fewer() -> None:
 
 def test_norms_of_queries_and_keys_are_counted() -> None:
     assert num_parameters(GPT2_124M.model_copy(update={"qk_norm": True})) == num_parameters(GPT2_124M) + 12 * 2 * 2 * 64
+
+
+@pytest.mark.parametrize(("name", "active"), [("mixtral-8x7b", 12.9e9), ("qwen3-30b-a3b", 3.3e9)])
+def test_a_token_meets_as_many_parameters_as_published(name: str, active: float) -> None:
+    model = ModelConfig.from_tree(preset(name)["model"])
+    assert num_active_parameters(model) == pytest.approx(active, rel=0.02)
+    assert f"{num_active_parameters(model):,}" in (PRESETS / f"{name}.yaml").read_text()
+
+
+def test_experts_cost_what_a_token_takes_of_them() -> None:
+    """Mixtral, by hand: attention, router, two of eight experts, output projection, scores and values."""
+    model = ModelConfig.from_tree(preset("mixtral-8x7b")["model"])
+    attention, router, expert = 4096 * (4096 + 2 * 1024) + 4096 * 4096, 4096 * 8, 3 * 4096 * 14336
+    matrices = 32 * (attention + router + 2 * expert) + 32000 * 4096
+    assert flops_per_token(model) == 6 * matrices + 12 * 4096 * 32 * model.seq_length / 2
+
+
+def test_a_dense_model_is_met_whole() -> None:
+    assert num_active_parameters(GPT2_124M) == num_parameters(GPT2_124M)
 
 
 def test_padding_is_a_multiple_for_each_rank() -> None:

@@ -36,6 +36,8 @@ CONFIGS = {
     "llama-scaled": changed(LLAMA, rope_scaling={"factor": 8.0}),
     "gpt2-mup": changed(GPT2, init="mup", mup_base_hidden_size=12, mup_base_head_size=24),
     "qwen3-mup": changed(LLAMA, qk_norm=True, init="mup", mup_base_hidden_size=6, mup_base_head_size=24),
+    "mixtral": changed(LLAMA, moe={"num_experts": 4}),
+    "qwen3-moe": changed(LLAMA, qk_norm=True, moe={"num_experts": 3, "every_n_layers": 2, "ffn_hidden_size": 20}),
     "llama-biases-wide-heads": changed(LLAMA, add_bias=True, kv_channels=10, num_query_groups=1),
 }
 
@@ -128,6 +130,14 @@ REFUSED = [
     (changed(GPT2, local_attention_window=8), r"model.local_attention_window: 8 .* GPT2LMHeadModel.*; use null"),
     (changed(GPT2, qk_norm=True), r"model.qk_norm: true has no counterpart in GPT2LMHeadModel.*; use false"),
     (changed(LLAMA, qk_norm=True, add_bias=True), r"model.(qk_norm: true|add_bias: true) .*; use false"),
+    (
+        changed(LLAMA, moe={"num_experts": 4, "normalize_weights": False}),
+        r"model.moe.normalize_weights: false .* MixtralForCausalLM.*; use true",
+    ),
+    (
+        changed(LLAMA, qk_norm=True, activation="gelu", moe={"num_experts": 4}),
+        r"model.activation: gelu .* Qwen3MoeForCausalLM.*; use swiglu",
+    ),
     (changed(LLAMA, hidden_size=26, kv_channels=8), r"model.hidden_size: 26 .*\(4\), such as 28"),
 ]
 

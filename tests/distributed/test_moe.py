@@ -1,0 +1,101 @@
+"""Mixture of experts: every layout gives the losses, gradient norms and gradients of one rank."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gptdist.checkpoint.find import newest_whole
+from gptdist.checkpoint.read import CheckpointReader
+from tests.distributed.test_layouts import GRADIENT_TOLERANCE, LOSS_TOLERANCE
+from tests.support.datasets import MOE, run_tree
+from tests.support.jobs import train_steps
+from tests.support.layouts import ONE_RANK, TestedLayout
+from tests.support.ranks import run_ranks
+
+STEPS = 3
+OTHER_TOLERANCE = 5e-6
+"""fp32 losses after a resume on another layout, where sums are taken in another order."""
+
+LAYOUTS = [
+    TestedLayout(1, 1, 1),
+    TestedLayout(2, 0, 1),
+    TestedLayout(2, 2, 1),
+    TestedLayout(2, 3, 1),
+    TestedLayout(2, 0, 2),
+    TestedLayout(2, 1, 2),
+    TestedLayout(2, 3, 2),
+    TestedLayout(4, 1, 2),
+    TestedLayout(2, 2, 2, sequence_parallel=True),
+    TestedLayout(2, 3, 2, sequence_parallel=True),
+    TestedLayout(4, 1, 2, sequence_parallel=True),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("moe")
+
+
+def _train(folder: Path, layout: TestedLayout, **changes: Any) -> tuple[list[Any], CheckpointReader]:
+    tree = run_tree(folder, **{"model": MOE, "run_dir": str(folder / str(layout)), **layout.sections(), **changes})
+    seen = run_ranks(layout.world_size, train_steps, tree, STEPS, 1)
+    assert all(rank == seen[0] for rank in seen), "ranks disagree on loss or norm"
+    return seen[0], CheckpointReader(newest_whole(Path(tree["run_dir"]) / "checkpoints")[0])
+
+
+@pytest.fixture(scope="module")
+def reference(folder: Path) -> tuple[list[Any], CheckpointReader]:
+    return _train(folder, ONE_RANK)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+def test_layout_equals_one_rank(folder: Path, reference: Any, layout: TestedLayout) -> None:
+    expected, one = reference
+    seen, reader = _train(folder, layout)
+    for (step, loss, norm), (_, expected_loss, expected_norm) in zip(seen, expected, strict=True):
+        assert loss == pytest.approx(expected_loss, abs=LOSS_TOLERANCE), f"loss of step {step}"
+        assert norm == pytest.approx(expected_norm, rel=GRADIENT_TOLERANCE), f"gradient norm of step {step}"
+    assert set(reader.tensor_names) == set(one.tensor_names)
+    for name in one.tensor_names:
+        # After one step Adam's first moment is the clipped gradient times 1 - beta1.
+        entry = one.entry(name)
+        span = {"outer": (0, entry.outer), "along": (0, entry.length)}
+        ours, theirs = reader.block(name, "exp_avg", **span), one.block(name, "exp_avg", **span)
+        assert theirs.abs().max() > 0, f"{name} has no gradient"
+        assert (ours - theirs).abs().max() <= GRADIENT_TOLERANCE * theirs.abs().max(), f"gradient of {name}"
+
+
+@pytest.mark.parametrize("layout", [LAYOUTS[3], LAYOUTS[8]], ids=str)
+def test_recomputed_experts_give_the_same_losses(folder: Path, reference: Any, layout: TestedLayout) -> None:
+    kept, _ = _train(folder, layout, run_dir=str(folder / f"kept-{layout}"))
+    for kind in ("mlp", "full"):
+        seen, _ = _train(folder, layout, run_dir=str(folder / f"{kind}-{layout}"), memory={"recompute": kind})
+        assert seen == kept, kind
+
+
+BF16 = {"training": {"precision": "bf16"}}
+
+
+@pytest.mark.parametrize(
+    ("layout", "changes"),
+    [(LAYOUTS[4], {}), (LAYOUTS[9], {}), (LAYOUTS[7], BF16)],
+    ids=["zero0-tp2", "zero3-tp2-sp", "zero1-dp2-tp2-bf16"],
+)
+def test_same_layout_resumes_bit_for_bit(folder: Path, layout: TestedLayout, changes: dict[str, Any]) -> None:
+    name = str(folder / f"same-{layout}")
+    tree = run_tree(folder, **{"model": MOE, "run_dir": name, **layout.sections(), **changes})
+    whole = run_ranks(layout.world_size, train_steps, tree, 4, 2)[0]
+    assert run_ranks(layout.world_size, train_steps, tree, 4)[0] == whole[2:]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(LAYOUTS[7], LAYOUTS[3]), (LAYOUTS[9], ONE_RANK), (LAYOUTS[1], LAYOUTS[8])], ids=str
+)
+def test_other_layout_goes_on(folder: Path, before: TestedLayout, after: TestedLayout) -> None:
+    run_dir = str(folder / f"{before}-to-{after}")
+    first = run_tree(folder, model=MOE, run_dir=run_dir, **before.sections())
+    whole = run_ranks(before.world_size, train_steps, first, 4, 2)[0]
+    second = run_tree(folder, model=MOE, run_dir=run_dir, **after.sections())
+    resumed = run_ranks(after.world_size, train_steps, second, 4)[0]
+    assert [loss for _, loss, _ in resumed] == pytest.approx([loss for _, loss, _ in whole[2:]], abs=OTHER_TOLERANCE)
