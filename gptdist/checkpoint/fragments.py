@@ -13,9 +13,22 @@ from torch import Tensor, nn
 
 from gptdist.checkpoint.manifest import WEIGHT
 from gptdist.config.optimization import OptimizerConfig
-from gptdist.model.parameters import LocalParameter
+from gptdist.model.parameters import LocalParameter, is_hidden_matrix
 
 MOMENT_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Where a rank keeps its range of a local parameter, which may be empty."""
+
+    local: LocalParameter
+    start: int
+    """First value, counted in the flat local tensor."""
+
+    numel: int
+    offset: int
+    """First value, counted in the tensor that is optimized."""
 
 
 @dataclass(frozen=True)
@@ -50,28 +63,41 @@ class OptimizerFragments:
 
     def all(self) -> list[Fragment]:
         """Return every fragment of this rank; moments that do not exist yet are created as zeros."""
-        ranges = self._zero3_ranges() if self.is_zero3 else self._plain_ranges() if self.is_plain else self._ranges()
         return [
             Fragment(
-                local=self._locals[id(parameter)],
-                start=start,
+                local=piece.local,
+                start=piece.start,
                 states={
-                    state: self._state(flat, state).view(-1)[offset : offset + numel]
-                    for state in (WEIGHT, *self.settings.moments())
+                    state: self._state(flat, state).view(-1)[piece.offset : piece.offset + piece.numel]
+                    for state in self.states_of(piece.local)
                 },
             )
-            for parameter, start, numel, flat, offset in ranges
+            for flat, pieces in self.pieces().items()
+            for piece in pieces
+            if piece.numel
         ]
+
+    def pieces(self) -> dict[Tensor, list[Piece]]:
+        """Return what each tensor that is optimized holds, in the same order on all ranks that share it by ZeRO."""
+        ranges = self._zero3_ranges() if self.is_zero3 else self._plain_ranges() if self.is_plain else self._ranges()
+        found: dict[Tensor, list[Piece]] = {}
+        for parameter, start, numel, flat, offset in ranges:
+            found.setdefault(flat, []).append(Piece(self._locals[id(parameter)], start, numel, offset))
+        return found
+
+    def states_of(self, local: LocalParameter) -> tuple[str, ...]:
+        """Return the names of all that is kept of a parameter."""
+        return (WEIGHT, *self.settings.moments(of_hidden_matrix=is_hidden_matrix(local.logical.name)))
 
     def optimizer_step(self) -> int:
         """Return how many updates the moments have seen."""
-        steps = {int(state["step"]) for state in self._torch_optimizer.state.values() if "step" in state}
+        steps = {int(state["step"]) for state in self.torch_optimizer.state.values() if "step" in state}
         assert len(steps) <= 1, f"parameter groups disagree on the optimizer step: {sorted(steps)}"
         return steps.pop() if steps else 0
 
     def set_optimizer_step(self, step: int) -> None:
         """Make all moments have seen ``step`` updates; each pair of Adam's has a counter of its own."""
-        for state in self._torch_optimizer.state.values():
+        for state in self.torch_optimizer.state.values():
             if "exp_avg_sq" in state:
                 device = state["exp_avg_sq"].device
                 state["step"] = torch.tensor(float(step), dtype=torch.float32, device=device)
@@ -96,14 +122,15 @@ class OptimizerFragments:
             persistent[0].all_gather(persistent)
 
     @property
-    def _torch_optimizer(self) -> torch.optim.Optimizer:
+    def torch_optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer that does the updates, which DeepSpeed may have wrapped."""
         inner: torch.optim.Optimizer = self._optimizer if self.is_plain else self._optimizer.optimizer
         return inner
 
     def _state(self, flat: Tensor, state: str) -> Tensor:
         if state == WEIGHT:
             return flat.data
-        held = self._torch_optimizer.state[flat]
+        held = self.torch_optimizer.state[flat]
         if state not in held:
             held[state] = torch.zeros_like(flat, dtype=MOMENT_TYPES[self.settings.moment_precision])
         values: Tensor = held[state]
@@ -122,7 +149,9 @@ class OptimizerFragments:
         for group, flat in zip(groups, flats, strict=True):
             for parameter in group:
                 mapping = parameter._hp_mapping
-                if mapping is not None:
+                if mapping is None:
+                    yield parameter, 0, 0, flat, 0
+                else:
                     low, high = mapping.lp_fragment_address, mapping.hp_fragment_address
                     yield parameter, low.start, low.numel, flat, high.start
 
@@ -135,5 +164,4 @@ class OptimizerFragments:
                 _, offset, numel = optimizer.grad_position[optimizer.get_param_id(parameter)]
                 start = rank * parameter.ds_tensor.ds_numel
                 valid = max(0, min(numel, parameter.ds_numel - start))
-                if valid:
-                    yield parameter, start, valid, flat, offset
+                yield parameter, start if valid else 0, valid, flat, offset

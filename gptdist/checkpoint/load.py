@@ -48,7 +48,7 @@ def _keeps_moments(reader: CheckpointReader, fragments: OptimizerFragments) -> b
             logger.warning("optimizer.kind: %s → %s; its moments begin at zero, expect a bend in the loss", was, now)
         return False
     for local in fragments.locals:
-        entry, wanted = reader.entry(local.logical.name), (WEIGHT, *fragments.settings.moments())
+        entry, wanted = reader.entry(local.logical.name), fragments.states_of(local)
         if set(entry.states) != set(wanted):
             raise CheckpointError(
                 f"{reader.folder}: '{entry.name}' has the states {', '.join(entry.states)}, {now} needs "

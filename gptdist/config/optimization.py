@@ -7,7 +7,10 @@ from gptdist.config.section import Section
 ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
 """Means of a tensor's gradients and of their squares."""
 
-BETA2 = {"adamw": 0.95, "lion": 0.99}
+MUON_MOMENTS = ("momentum_buffer",)
+"""Mean of a matrix's gradients."""
+
+BETA2 = {"adamw": 0.95, "lion": 0.99, "muon": 0.95}
 """Value of ``beta2`` where none is given; lion: Chen et al. 2023, arXiv 2302.06675, section 4."""
 
 HIGHEST_BF16_BETA2 = 0.99
@@ -17,9 +20,10 @@ HIGHEST_BF16_BETA2 = 0.99
 class OptimizerConfig(Section):
     """How gradients become updates; weight decay is decoupled, and of matrices only (not of biases and norms)."""
 
-    kind: Literal["adamw", "lion"] = "adamw"
+    kind: Literal["adamw", "lion", "muon"] = "adamw"
     """``lion`` takes the sign of a mean of gradients and keeps one moment; its rate is 3 to 10 times lower, and its
-    weight decay as much higher, than AdamW's."""
+    weight decay as much higher, than AdamW's. ``muon`` makes updates of hidden matrices orthogonal, scaled so that
+    AdamW's rate and weight decay do; embeddings, output layer, norms, biases and routers get AdamW."""
 
     lr: float = 3e-4
     """Highest learning rate, reached at the end of the warm-up."""
@@ -32,6 +36,9 @@ class OptimizerConfig(Section):
 
     eps: float | None = None
     """Added to the root of the mean square, default 1e-8; not of ``lion``."""
+
+    muon_momentum: float | None = None
+    """Decay of ``muon``'s mean of gradients, default 0.95."""
 
     moment_precision: Literal["fp32", "bf16"] = "fp32"
     """Number format of the moments: bf16 saves 2 bytes a parameter and moment. The arithmetic is in fp32."""
@@ -52,9 +59,16 @@ class OptimizerConfig(Section):
         """What is added to the root of the mean square."""
         return 1e-8 if self.eps is None else self.eps
 
-    def moments(self) -> tuple[str, ...]:
-        """Return the names of what is kept of every tensor beside its weights."""
-        return ADAM_MOMENTS if self.kind == "adamw" else ADAM_MOMENTS[:1]
+    @property
+    def momentum(self) -> float:
+        """Decay of Muon's mean of gradients."""
+        return 0.95 if self.muon_momentum is None else self.muon_momentum
+
+    def moments(self, *, of_hidden_matrix: bool) -> tuple[str, ...]:
+        """Return the names of what is kept of a tensor beside its weights."""
+        if self.kind == "lion":
+            return ADAM_MOMENTS[:1]
+        return MUON_MOMENTS if self.kind == "muon" and of_hidden_matrix else ADAM_MOMENTS
 
     def problems(self) -> list[str]:
         """Return every value out of its range, or of another kind of optimizer."""
@@ -65,7 +79,7 @@ class OptimizerConfig(Section):
         ]
         bad += [
             f"optimizer.{name}: must be at least 0 and below 1, got {value}"
-            for name, value in zip(("beta1", "beta2"), self.betas, strict=True)
+            for name, value in zip(("beta1", "beta2", "muon_momentum"), (*self.betas, self.momentum), strict=True)
             if not 0.0 <= value < 1.0
         ]
         bad += [
@@ -75,7 +89,11 @@ class OptimizerConfig(Section):
         ]
         if self.eps is not None and self.kind == "lion":
             bad.append("optimizer.eps: belongs to kind adamw, not lion; remove it")
-        if self.moment_precision == "bf16" and HIGHEST_BF16_BETA2 < self.betas[1] < 1.0:
+        if self.muon_momentum is not None and self.kind != "muon":
+            bad.append(f"optimizer.muon_momentum: belongs to kind muon, not {self.kind}; remove it")
+        if self.moment_precision == "bf16" and self.kind == "muon":
+            bad.append("optimizer.moment_precision: muon keeps its moments in fp32; leave it out, or use adamw or lion")
+        elif self.moment_precision == "bf16" and HIGHEST_BF16_BETA2 < self.betas[1] < 1.0:
             bad.append(
                 f"optimizer.beta2: must be at most {HIGHEST_BF16_BETA2} with moment_precision bf16, which rounds "
                 f"smaller changes of a moment away, got {self.betas[1]}; lower it, or keep moments in fp32"

@@ -203,6 +203,10 @@ class RunConfig(Section):
             self.training.train_steps, self.batch.global_batch_size * self.model.seq_length
         )
         bad += self.memory.problems(self.model.num_layers) + self.intervals.problems() + self.launch.problems()
+        if self.optimizer.kind == "muon" and self.model.init == "mup":
+            bad.append(
+                "optimizer.kind: mup's learning rates are for adamw and lion, not muon; use model.init gpt2 or small"
+            )
         bad += self.telemetry.problems() + self.data.loss_mask.problems(self.model.vocab_size)
         bad += [
             f"deepspeed.{key}: follows from {ours}; set that instead"

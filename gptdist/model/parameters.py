@@ -138,6 +138,20 @@ def is_hidden_matrix(name: str) -> bool:
     return ".linear_" in name and name.endswith(".weight")
 
 
+def matrices_of(whole: Tensor, name: str, config: ModelConfig) -> list[Tensor]:
+    """Return views of the maps that a hidden matrix is made of: queries, keys and values; gate and up-projection.
+
+    Shapes: ``whole`` [rows, columns], of experts [experts, rows, columns]; views the same with fewer rows, but queries,
+    keys and values [groups, heads of a group, head size, columns].
+    """
+    if name.endswith("self_attention.linear_qkv.weight"):
+        grouped = whole.view(config.query_groups, -1, config.head_size, whole.shape[-1])
+        return list(grouped.split([grouped.shape[1] - 2, 1, 1], dim=1))
+    if config.is_gated and name.endswith(".linear_fc1.weight"):
+        return list(whole.chunk(2, dim=-2))
+    return [whole]
+
+
 def lr_scale(name: str, config: ModelConfig) -> float:
     """Return what the learning rate of a parameter is multiplied by: 1 / width multiplier for muP's hidden matrices.
 

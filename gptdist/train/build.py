@@ -34,6 +34,7 @@ from gptdist.model.parameters import initialise, local_parameters
 from gptdist.telemetry.ledger import Ledger
 from gptdist.telemetry.metrics import Metrics
 from gptdist.train.engine import Engine, deepspeed_config
+from gptdist.train.muon import Muon
 from gptdist.train.run import Run, TrainState
 from gptdist.train.stop_signal import StopSignal
 
@@ -70,6 +71,8 @@ def build(config: RunConfig, mesh: Mesh, device: Device, stop_signal: StopSignal
         local_parameters(engine.module, config.model, layout.tensor_parallel_size, tp_rank=mesh.place.tp_rank)
     )
     fragments = OptimizerFragments(engine.optimizer, locals_, config.optimizer)
+    if isinstance(fragments.torch_optimizer, Muon):
+        fragments.torch_optimizer.attach(fragments, mesh, config.model)
     peak = peak_flops(device)
     ledger = Ledger(config.folder) if mesh.is_lead else None
     state = restore(config, fragments, identity, mesh)

@@ -10,7 +10,8 @@ from torch import nn
 
 from gptdist.config.run import RunConfig
 from gptdist.mesh.groups import Mesh, ModelParallelUnit
-from gptdist.model.parameters import logical_shape_of, lr_scale
+from gptdist.model.parameters import is_hidden_matrix, logical_shape_of, lr_scale
+from gptdist.train.muon import IS_HIDDEN
 from gptdist.train.optimizers import new_optimizer
 
 NO_CLIPPING = 1e30
@@ -42,11 +43,12 @@ def deepspeed_config(config: RunConfig, mesh: Mesh, dtype: torch.dtype) -> dict[
 def make_optimizer(model: nn.Module, config: RunConfig) -> torch.optim.Optimizer:
     """Return the optimizer of all parameters, with weight decay on matrices only, and muP's scales of the rate."""
     settings = config.optimizer
-    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             # By logical shape: under ZeRO-3 every parameter is flat.
-            key = len(logical_shape_of(parameter)) > 1, lr_scale(name, config.model)
+            is_muons = settings.kind == "muon" and is_hidden_matrix(name)
+            key = len(logical_shape_of(parameter)) > 1, lr_scale(name, config.model), is_muons
             groups.setdefault(key, []).append(parameter)
     return new_optimizer(
         [
@@ -55,8 +57,9 @@ def make_optimizer(model: nn.Module, config: RunConfig) -> torch.optim.Optimizer
                 "weight_decay": settings.weight_decay if is_matrix else 0.0,
                 "lr": settings.lr * scale,
                 LR_SCALE: scale,
+                IS_HIDDEN: is_muons,
             }
-            for (is_matrix, scale), parameters in groups.items()
+            for (is_matrix, scale, is_muons), parameters in groups.items()
         ],
         settings,
     )

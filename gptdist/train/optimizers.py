@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gptdist.config.optimization import OptimizerConfig
+from gptdist.train.muon import Muon
 
 CHUNK_NUMEL = 1 << 20
 """Values updated at a time: what is computed in between is of this size, not of the weights'."""
@@ -23,6 +24,8 @@ def new_optimizer(groups: list[dict[str, Any]], settings: OptimizerConfig) -> to
     AdamW is torch's fused kernel: on CPU 6 to 8 times as fast as its foreach one, and nothing has to be compiled.
     """
     moment_type = torch.bfloat16 if settings.moment_precision == "bf16" else torch.float32
+    if settings.kind == "muon":
+        return Muon(groups, settings)
     if settings.kind == "lion":
         return Lion(groups, settings.betas, moment_type)
     if moment_type != torch.float32:

@@ -7,7 +7,7 @@ import pytest
 
 from gptdist.checkpoint.find import newest_whole
 from gptdist.checkpoint.read import CheckpointReader
-from tests.support.datasets import LLAMA, run_tree
+from tests.support.datasets import LLAMA, MOE, run_tree
 from tests.support.jobs import train_steps
 from tests.support.layouts import ONE_RANK, TestedLayout
 from tests.support.ranks import run_ranks
@@ -15,12 +15,23 @@ from tests.support.ranks import run_ranks
 KINDS: dict[str, dict[str, Any]] = {
     "lion": {"kind": "lion", "lr": 1e-3},
     "adamw16": {"moment_precision": "bf16"},
+    "muon": {"kind": "muon"},
 }
-STATES = {"lion": {"weight", "exp_avg"}, "adamw16": {"weight", "exp_avg", "exp_avg_sq"}}
+
+
+def _states(kind: str, name: str) -> set[str]:
+    if kind == "muon" and ".linear_" in name and name.endswith("weight"):
+        return {"weight", "momentum_buffer"}
+    return {"weight", "exp_avg"} if kind == "lion" else {"weight", "exp_avg", "exp_avg_sq"}
+
+
 STEPS = 3
 
 WEIGHT_TOLERANCE = 1e-3
 """Of the norm of a tensor's movement; 7e-5 was seen, where a moment was rounded to the next number of 16 bits."""
+
+STEP_NORM = 0.2 * 3e-3
+"""Root mean square of an update by Muon at the rate of these tests."""
 
 LOSS_TOLERANCE = 5e-6
 """Losses of the next steps, sums in another order."""
@@ -72,10 +83,23 @@ def test_weights_move_as_on_one_rank(folder: Path, one_rank, kind: str, layout: 
     assert [loss for _, loss, _ in seen] == pytest.approx([loss for _, loss, _ in expected], abs=LOSS_TOLERANCE)
     reader = _reader(tree)
     for name in end.tensor_names:
-        assert set(reader.entry(name).states) == STATES[kind]
+        assert set(reader.entry(name).states) == _states(kind, name)
         moved = (end.weight(name) - start.weight(name)).norm()
         assert moved > 0, f"{name} does not move"
         assert (reader.weight(name) - end.weight(name)).norm() <= WEIGHT_TOLERANCE * moved, name
+
+
+@pytest.mark.parametrize("layout", [TestedLayout(2, 1, 1), TestedLayout(4, 3, 2)], ids=str)
+def test_muon_takes_experts_apart_on_every_layout(folder: Path, layout: TestedLayout) -> None:
+    readers = []
+    for one in (ONE_RANK, layout):
+        tree = _tree(folder, f"experts-{layout}", "muon", one) | {"model": MOE}
+        run_ranks(one.world_size, train_steps, tree, 2, 2)
+        readers.append(_reader(tree))
+    name = "decoder.layers.1.mlp.experts.linear_fc1.weight"
+    assert readers[0].entry(name).states == ("weight", "momentum_buffer")
+    expected, seen = (reader.weight(name) for reader in readers)
+    assert (seen - expected).norm() < WEIGHT_TOLERANCE * STEP_NORM * expected.numel() ** 0.5
 
 
 @pytest.mark.parametrize("layout", [LAYOUTS[0], LAYOUTS[1], LAYOUTS[5]], ids=str)

@@ -96,6 +96,13 @@ def test_defaults_are_filled_in_and_frozen(tmp_path: Path) -> None:
         (["optimizer.beta2=1.0"], "optimizer.beta2: must be at least 0 and below 1, got 1.0"),
         (["optimizer.kind=sgd"], "optimizer.kind: input should be 'adamw'"),
         (["optimizer.kind=lion", "optimizer.eps=1e-8"], "optimizer.eps: belongs to kind adamw, not lion; remove it"),
+        (["optimizer.muon_momentum=0.9"], "optimizer.muon_momentum: belongs to kind muon, not adamw; remove it"),
+        (["optimizer.kind=muon", "optimizer.muon_momentum=1.0"], "optimizer.muon_momentum: must be at least 0 and bel"),
+        (["optimizer.kind=muon", "optimizer.moment_precision=bf16"], "optimizer.moment_precision: muon keeps its mom"),
+        (
+            ["optimizer.kind=muon", "model.init=mup", "model.mup_base_hidden_size=32"],
+            "optimizer.kind: mup's learning rates are for adamw and lion, not muon; use model.init gpt2 or small",
+        ),
         (
             ["optimizer.beta2=0.999", "optimizer.moment_precision=bf16"],
             "optimizer.beta2: must be at most 0.99 with moment_precision bf16, which rounds smaller changes of a",
