@@ -44,7 +44,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     warnings.filterwarnings("ignore")
     from gptdist.device.device import choose_device
-    from gptdist.train.evaluate import evaluate
+    from gptdist.train.evaluate import evaluate, perplexity
     from gptdist.train.inference import load_model, single_process_mesh
 
     mesh = single_process_mesh()
@@ -62,8 +62,10 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         print(json.dumps({"checkpoint": str(folder), "step": reader.manifest.step, **dataclasses.asdict(found)}))
         return
     print(f"{folder}, step {reader.manifest.step}")
-    print(f"{'source':<20} {'loss (nats/token)':>18} {'bits/byte':>10} {'tokens':>12} {'bytes':>12}")
+    head = f"{'source or set':<20} {'loss (nats/token)':>18} {'bits/byte':>10} {'perplexity':>12}"
+    print(f"{head} {'tokens':>12} {'bytes':>12}")
     for one in found.sources:
-        print(f"{one.name:<20} {one.loss:>18.4f} {one.bits_per_byte:>10.4f} {one.tokens:>12,} {one.text_bytes:>12,}")
-    print(f"{'mixture':<20} {found.loss:>18.4f} {found.bits_per_byte:>10.4f}")
+        numbers = f"{one.loss:>18.4f} {one.bits_per_byte:>10.4f} {one.perplexity:>12.4g}"
+        print(f"{one.name:<20} {numbers} {one.tokens:>12,} {one.text_bytes:>12,}")
+    print(f"{'mixture':<20} {found.loss:>18.4f} {found.bits_per_byte:>10.4f} {perplexity(found.loss):>12.4g}")
     print("bits/byte = loss x tokens / ln 2 / UTF-8 bytes of the predicted tokens; mixture: weighted as in training")

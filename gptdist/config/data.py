@@ -4,6 +4,7 @@ from pathlib import Path
 
 from gptdist.config.loss_mask import LossMaskConfig
 from gptdist.config.section import Section, path_problem
+from gptdist.config.validation import ValidationSet, set_problems
 
 PREPARE = "prepare it with 'gptdist prep run', or change the path"
 
@@ -64,6 +65,13 @@ class DataConfig(Section):
     eval_samples: int = 64
     """Validation samples a source, spread evenly over its validation split; 0 takes all."""
 
+    validation: tuple[ValidationSet, ...] = ()
+    """Named sets that are measured beside the sources' validation splits."""
+
+    validation_set: str | None = None
+    """Name of the set whose loss is the run's ``validation_loss``, in checkpoints and for early stopping; unset: the
+    sources' validation splits, weighted as in training."""
+
     def problems(self) -> list[str]:
         """Return what is wrong with the section itself, without a look at the disk."""
         bad = [] if self.sources else ["data.sources: empty; name at least one dataset folder"]
@@ -81,11 +89,15 @@ class DataConfig(Section):
             )
         if self.eval_samples < 0:
             bad.append(f"data.eval_samples: must be at least 0, got {self.eval_samples}; 0 takes all")
+        bad += set_problems(self.validation, self.validation_set, names)
         return bad
 
     def path_problems(self) -> list[str]:
         """Return every folder that is not there; looks at the disk."""
-        return path_problem("data.tokenizer", self.tokenizer, kind="folder", advice=PREPARE) + self.source_problems()
+        bad = path_problem("data.tokenizer", self.tokenizer, kind="folder", advice=PREPARE) + self.source_problems()
+        for index, one in enumerate(self.validation):
+            bad += path_problem(f"data.validation[{index}].path", one.path, kind="folder", advice=PREPARE)
+        return bad
 
     def source_problems(self, advice: str = PREPARE) -> list[str]:
         """Return every source's folder that is not there, with ``advice``; looks at the disk."""

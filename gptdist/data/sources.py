@@ -118,11 +118,11 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class ValidationSource:
-    """Validation windows of one source."""
+    """Validation windows of one source, or of one named set."""
 
     name: str
     weight: float
-    """Share of the source in the mixture; all shares add up to 1."""
+    """Share of the source in the mixture, and all shares add up to 1; 0 is a named set, which has no part in it."""
 
     dataset: TokenDataset
     first_tokens: tuple[int, ...]
@@ -134,25 +134,34 @@ class ValidationSource:
 
 
 def validation_sources(config: RunConfig) -> list[ValidationSource]:
-    """Return what the validation loss of a run is measured on; the same windows for every layout.
+    """Return what a run is measured on, its sources and then its named sets; the same windows at every step and layout.
 
     Raises:
-        DataError: a source has no validation split, or one shorter than a sample.
+        DataError: a source or set lacks the split, or has one shorter than a sample or packed for another length.
     """
+    data, seq_length = config.data, config.model.seq_length
     weights = mixture_weights(config, training_tokens(config))
     found = []
-    for source, weight in zip(config.data.sources, weights, strict=True):
+    for source, weight in zip(data.sources, weights, strict=True):
         dataset = TokenDataset(source.path, VALIDATION_SPLIT)
-        firsts = evaluation_windows(dataset.num_tokens, config.model.seq_length, config.data.eval_samples)
-        if not firsts:
-            raise DataError(
-                f"{source.path}: validation split has {dataset.num_tokens} tokens, less than one sample of "
-                f"{config.model.seq_length} + 1; prepare it with a larger validation_fraction"
-            )
-        found.append(
-            ValidationSource(source.name, weight / sum(weights), dataset, tuple(firsts), config.model.seq_length)
-        )
+        firsts = _windows_of(dataset, seq_length, data.eval_samples)
+        found.append(ValidationSource(source.name, weight / sum(weights), dataset, firsts, seq_length))
+    for one in data.validation:
+        dataset = TokenDataset(one.path, one.split)
+        check_packing(one.path, dataset.manifest, seq_length)
+        firsts = _windows_of(dataset, seq_length, data.eval_samples if one.samples is None else one.samples)
+        found.append(ValidationSource(one.name, 0.0, dataset, firsts, seq_length))
     return found
+
+
+def _windows_of(dataset: TokenDataset, seq_length: int, samples: int) -> tuple[int, ...]:
+    firsts = evaluation_windows(dataset.num_tokens, seq_length, samples)
+    if not firsts:
+        raise DataError(
+            f"{dataset.folder}: {dataset.split} split has {dataset.num_tokens} tokens, less than one sample of "
+            f"{seq_length} + 1; prepare it with a larger {dataset.split} split"
+        )
+    return tuple(firsts)
 
 
 def check_tokenizer(config: RunConfig) -> Tokenizer:
@@ -167,11 +176,12 @@ def check_tokenizer(config: RunConfig) -> Tokenizer:
             f"model.vocab_size: {config.model.vocab_size} is smaller than the vocabulary of tokenizer "
             f"'{config.data.tokenizer}' ({tokenizer.vocab_size}); set it to at least {tokenizer.vocab_size}"
         )
-    for source in config.data.sources:
-        made_with = TokenDataset(source.path, TRAIN_SPLIT).manifest.tokenizer_fingerprint
+    folders = [source.path for source in config.data.sources] + [one.path for one in config.data.validation]
+    for folder in folders:
+        made_with = DatasetManifest.read(folder).tokenizer_fingerprint
         if made_with != tokenizer.fingerprint:
             raise DataError(
-                f"{source.path}: made with tokenizer {made_with[:12]}, but data.tokenizer '{config.data.tokenizer}' "
+                f"{folder}: made with tokenizer {made_with[:12]}, but data.tokenizer '{config.data.tokenizer}' "
                 f"is {tokenizer.fingerprint[:12]}; name the tokenizer it was made with, or prepare the data again"
             )
     return tokenizer

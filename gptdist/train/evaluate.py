@@ -1,4 +1,7 @@
-"""Validation loss and bits per byte, the same number for every layout."""
+"""Validation loss, bits per byte and perplexity, the same numbers for every layout.
+
+Nothing of the training is touched: no random numbers are drawn, and the model comes back in the mode it was in.
+"""
 
 import math
 from dataclasses import dataclass
@@ -16,10 +19,13 @@ from gptdist.mesh.groups import Mesh
 
 _ALL_COUNTS = SampleRules()
 
+_LARGEST_EXPONENT = 709.0
+"""e to this power is about the largest float."""
+
 
 @dataclass(frozen=True)
 class SourceEvaluation:
-    """What was measured on one source."""
+    """What was measured on one source or named set."""
 
     name: str
     loss: float
@@ -31,17 +37,46 @@ class SourceEvaluation:
     tokens: int
     text_bytes: int
 
+    @property
+    def perplexity(self) -> float:
+        """e^loss."""
+        return perplexity(self.loss)
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured on all sources."""
+    """What was measured on all sources and named sets."""
 
     sources: tuple[SourceEvaluation, ...]
+    """Training sources, then named sets."""
+
     loss: float
-    """Losses of the sources, weighted as they are in training; nats a token."""
+    """Losses of the training sources, weighted as they are in training; nats a token."""
 
     bits_per_byte: float
     """Weighted nats a token / ln 2 / weighted bytes a token."""
+
+    def leading(self, validation_set: str | None) -> tuple[float, float]:
+        """Return loss and bits per byte of the named set, or of the weighted sources."""
+        if validation_set is None:
+            return self.loss, self.bits_per_byte
+        found = {one.name: one for one in self.sources}[validation_set]
+        return found.loss, found.bits_per_byte
+
+    def numbers(self, validation_set: str | None) -> dict[str, float]:
+        """Return what the metrics hold, by name; ``validation_set`` is the set that leads, if not the sources."""
+        loss, bits_per_byte = self.leading(validation_set)
+        numbers = {"validation_loss": loss, "bits_per_byte": bits_per_byte, "perplexity": perplexity(loss)}
+        for one in self.sources:
+            numbers[f"loss_{one.name}"] = one.loss
+            numbers[f"bits_per_byte_{one.name}"] = one.bits_per_byte
+            numbers[f"perplexity_{one.name}"] = one.perplexity
+        return numbers
+
+
+def perplexity(loss: float) -> float:
+    """Return e^loss of a mean cross-entropy in nats a token; infinite where no float is large enough."""
+    return math.exp(loss) if loss < _LARGEST_EXPONENT else math.inf
 
 
 def evaluate(
@@ -54,11 +89,11 @@ def evaluate(
     device: torch.device,
     rules: SampleRules = _ALL_COUNTS,
 ) -> Evaluation:
-    """Measure ``model`` on all validation windows; replicas share the work. Collective: every rank calls it.
+    """Measure ``model`` on all windows of ``sources``; replicas share the work. Collective: every rank calls it.
 
     Args:
         model: called as ``model(tokens, positions, mask, labels=labels)``; returns the mean loss.
-        sources: windows to predict.
+        sources: windows to predict; those with a weight make the loss of the whole.
         mesh: the ranks that take part.
         micro_batch_size: windows in one forward.
         token_bytes: UTF-8 bytes that each token id stands for.
@@ -81,10 +116,9 @@ def evaluate(
             for source in sources
         )
     model.train(was_training)
-    loss = sum(source.weight * one.loss for source, one in zip(sources, found, strict=True))
-    bytes_per_token = sum(
-        source.weight * one.text_bytes / one.tokens for source, one in zip(sources, found, strict=True)
-    )
+    mixed = [(source.weight, one) for source, one in zip(sources, found, strict=True) if source.weight]
+    loss = sum(weight * one.loss for weight, one in mixed)
+    bytes_per_token = sum(weight * one.text_bytes / one.tokens for weight, one in mixed)
     return Evaluation(found, loss, loss / math.log(2) / bytes_per_token)
 
 

@@ -168,15 +168,10 @@ def log_evaluation(run: Run) -> None:
         rules=run.rules,
         device=run.device.torch_device,
     )
-    run.state.validation_loss = found.loss
+    leading = run.config.data.validation_set
+    run.state.validation_loss = found.leading(leading)[0]
     if run.metrics is not None:
-        by_source = {f"loss_{source.name}": source.loss for source in found.sources}
-        by_source |= {f"bits_per_byte_{source.name}": source.bits_per_byte for source in found.sources}
-        run.metrics.log(
-            "validation",
-            run.state.step,
-            {"validation_loss": found.loss, "bits_per_byte": found.bits_per_byte, **by_source},
-        )
+        run.metrics.log("validation", run.state.step, found.numbers(leading))
     run.state.since.restart()
 
 

@@ -44,3 +44,19 @@ def validation_loss(tree: dict[str, Any]) -> tuple[float, float]:
         device=device.torch_device,
     )
     return found.loss, found.bits_per_byte
+
+
+def train_run(tree: dict[str, Any]) -> tuple[bool, int]:
+    """Train the run ``tree`` as a rank of ``gptdist.train`` does; return whether it is done, and its step."""
+    import contextlib
+
+    from gptdist.train.build import build, join
+    from gptdist.train.loop import train
+    from gptdist.train.stop_signal import StopSignal
+
+    config = RunConfig.from_tree(tree)
+    mesh, device = join(config, local_rank=0)
+    run = build(config, mesh, device, StopSignal())
+    with run.metrics or contextlib.nullcontext():
+        is_done = train(run)
+    return is_done, run.state.step

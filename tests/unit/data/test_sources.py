@@ -143,3 +143,27 @@ def test_same_content_same_fingerprint(tmp_path: Path) -> None:
     second = TrainingData(make_run_config(tmp_path)).fingerprints()
     assert second["prose"] != first["prose"]
     assert second["code"] == first["code"]
+
+
+def test_named_sets_come_after_the_sources_and_have_no_share(tmp_path: Path) -> None:
+    path = tmp_path / "data" / "prose"
+    sets = [{"name": "few", "path": str(path), "samples": 2}, {"name": "seen", "path": str(path), "split": "train"}]
+    found = validation_sources(make_run_config(tmp_path, data={"validation": sets}))
+    assert [(one.name, one.weight) for one in found] == [("prose", 0.7), ("code", 0.3), ("few", 0.0), ("seen", 0.0)]
+    prose, _, few, seen = found
+    assert len(few.first_tokens) == 2
+    assert len(seen.first_tokens) == len(prose.first_tokens) == 5, "as data.eval_samples says"
+    assert seen.dataset.split == "train"
+    assert not np.array_equal(seen.rows(1, 1)[0], prose.rows(1, 1)[0])
+
+
+def test_a_named_set_of_another_tokenizer_or_packed_for_another_length_is_refused(tmp_path: Path) -> None:
+    manifest = write_known_dataset(tmp_path / "packed", [[[*range(8), EOD] + 7 * [EOD]] * 20])
+    config = make_run_config(
+        tmp_path, data={"validation": [{"name": "b", "path": str(tmp_path / "packed"), "split": "train"}]}
+    )
+    with pytest.raises(DataError, match=r"packed: made with tokenizer .* name the tokenizer it was made with"):
+        check_tokenizer(config)
+    replace(manifest, packing={"method": "best_fit", "seq_length": 16}).write(tmp_path / "packed")
+    with pytest.raises(DataError, match=r"packed: packed for samples of 16 tokens, model.seq_length is 32"):
+        validation_sources(config)

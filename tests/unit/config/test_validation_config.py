@@ -1,0 +1,57 @@
+"""What is said of validation sets and the like that cannot work."""
+
+from typing import Any
+
+import pytest
+
+from gptdist.config.run import RunConfig
+from tests.unit.config.test_run_config import MINIMAL
+
+DATA = MINIMAL["data"]
+
+
+def _problems(**changes: Any) -> list[str]:
+    return RunConfig.from_tree(MINIMAL | changes).problems()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            {"validation": [{"name": "x/y", "path": "d/b"}]},
+            "data.validation[0].name: must be letters, digits, '_', '-' and '.', got 'x/y'; rename it",
+        ),
+        (
+            {"validation": [{"name": "b", "path": "d/b", "samples": -1}]},
+            "data.validation[0].samples: must be at least 0, got -1; 0 takes all",
+        ),
+        (
+            {"validation": [{"name": "b", "path": "d/b"}, {"name": "b", "path": "d/c"}]},
+            "data.validation: two sets are called 'b'; rename one",
+        ),
+        (
+            {"validation": [{"name": "a", "path": "d/b"}]},
+            "data.validation: 'a' is the name of a training source, whose validation split is measured anyway; rename "
+            "the set, or remove it",
+        ),
+        (
+            {"validation": [{"name": "b", "path": "d/b"}], "validation_set": "c"},
+            "data.validation_set: no set is called 'c' (known: b); name one, or leave it out",
+        ),
+        (
+            {"validation_set": "c"},
+            "data.validation_set: no set is called 'c' (data.validation names none); name one, or leave it out",
+        ),
+    ],
+)
+def test_sets_that_cannot_be_measured(data: dict[str, Any], message: str) -> None:
+    assert _problems(data=DATA | data) == [message]
+
+
+def test_a_set_that_is_not_there() -> None:
+    config = RunConfig.from_tree(MINIMAL | {"data": DATA | {"validation": [{"name": "b", "path": "d/b"}]}})
+    assert not config.problems()
+    assert (
+        "data.validation[0].path: folder 'd/b' does not exist; prepare it with 'gptdist prep run', or change the "
+        in (config.data.path_problems()[-1])
+    )
