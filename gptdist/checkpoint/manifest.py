@@ -92,6 +92,20 @@ class SavedLayout(Section):
     zero_stage: int
 
 
+class LowestLoss(Section):
+    """The lowest validation loss so far, and how long ago that was."""
+
+    windows: str
+    """What the windows are known by that it was measured on."""
+
+    loss: float | None
+    """Nats a token; none if no loss was finite."""
+
+    step: int | None
+    evaluations_since: int = 0
+    """Evaluations after it, none of which was lower."""
+
+
 class Progress(Section):
     """How far the run was, and on what."""
 
@@ -106,6 +120,9 @@ class Progress(Section):
 
     validation_loss: float | None = None
     """Newest validation loss, nats a token."""
+
+    lowest: LowestLoss | None = None
+    """Of the evaluations so far."""
 
 
 class Manifest(Section):

@@ -12,6 +12,7 @@ from gptdist.config.model import ModelConfig
 from gptdist.config.optimization import OptimizerConfig, ScheduleConfig
 from gptdist.config.parallel import ParallelConfig
 from gptdist.config.section import Section
+from gptdist.config.validation import EarlyStoppingConfig
 
 OWNED_BY_US = {
     "train_batch_size": "batch.global_batch_size",
@@ -72,6 +73,9 @@ class TrainingConfig(Section):
     """Coefficient of mean(log(sum of exp(logits))^2) in the gradient, against drifting logits; PaLM has 1e-4. The
     losses that are shown are without it."""
 
+    early_stopping: EarlyStoppingConfig | None = None
+    """When the run ends before ``train_steps``; unset is never."""
+
     collective_timeout_seconds: float = 600.0
     """How long a rank waits for the others in a collective before it fails."""
 
@@ -83,6 +87,10 @@ class TrainingConfig(Section):
         if self.collective_timeout_seconds <= 0:
             bad.append(f"training.collective_timeout_seconds: must be above 0, got {self.collective_timeout_seconds}")
         return bad
+
+    def early_stopping_problems(self, eval_steps: int) -> list[str]:
+        """Return why the run cannot end early as ``early_stopping`` says."""
+        return [] if self.early_stopping is None else self.early_stopping.problems(self.train_steps, eval_steps)
 
 
 class IntervalsConfig(Section):
@@ -207,6 +215,7 @@ class RunConfig(Section):
             bad.append(
                 "optimizer.kind: mup's learning rates are for adamw and lion, not muon; use model.init gpt2 or small"
             )
+        bad += self.training.early_stopping_problems(self.intervals.eval_steps)
         bad += self.telemetry.problems() + self.data.loss_mask.problems(self.model.vocab_size)
         bad += [
             f"deepspeed.{key}: follows from {ours}; set that instead"

@@ -51,3 +51,30 @@ def set_problems(sets: tuple[ValidationSet, ...], leading: str | None, source_na
         known = f"known: {', '.join(names)}" if names else "data.validation names none"
         bad.append(f"data.validation_set: no set is called '{leading}' ({known}); name one, or leave it out")
     return bad
+
+
+class EarlyStoppingConfig(Section):
+    """When a run ends before ``train_steps``: its ``validation_loss`` no longer falls."""
+
+    patience_evaluations: int
+    """So many evaluations in a row without a new lowest loss end the run."""
+
+    min_delta: float = 0.0
+    """What a loss must be below the lowest one to count as new, nats a token."""
+
+    def problems(self, train_steps: int, eval_steps: int) -> list[str]:
+        """Return every value out of its range, and a patience that outlasts the run."""
+        where, patience = "training.early_stopping", self.patience_evaluations
+        bad = []
+        if self.min_delta < 0.0:
+            bad.append(f"{where}.min_delta: must be at least 0, got {self.min_delta}")
+        if patience < 1:
+            return [*bad, f"{where}.patience_evaluations: must be at least 1, got {patience}"]
+        earliest = (1 + patience) * eval_steps
+        if earliest >= train_steps >= 1:
+            bad.append(
+                f"{where}.patience_evaluations: {patience}, with intervals.eval_steps {eval_steps}, cannot end the run "
+                f"before step {earliest}, and training.train_steps is {train_steps}; shorten patience or eval_steps, "
+                f"or leave early_stopping out"
+            )
+        return bad

@@ -190,6 +190,7 @@ def restore(config: RunConfig, fragments: OptimizerFragments, identity: RunIdent
         consumed_samples=progress.consumed_samples,
         loss=progress.loss,
         validation_loss=progress.validation_loss,
+        lowest=progress.lowest,
     )
 
 

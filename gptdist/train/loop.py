@@ -15,6 +15,7 @@ from gptdist.errors import TrainingError
 from gptdist.model.arithmetic import flops_per_token
 from gptdist.telemetry.profile import StepProfiler
 from gptdist.train.drift import check_equal_weights
+from gptdist.train.early_stopping import has_ended, note_evaluation, tell_end
 from gptdist.train.evaluate import evaluate
 from gptdist.train.masking import mean_factor
 from gptdist.train.randomness import seed_micro_batch
@@ -25,9 +26,15 @@ logger = logging.getLogger(__name__)
 
 
 def train(run: Run) -> bool:
-    """Step until ``train_steps`` or a stop signal; return whether the run is done. Collective: every rank calls it."""
+    """Step until ``train_steps``, a stop signal, or no more progress in validation; return whether the run is done.
+
+    Collective: every rank calls it.
+    """
     state, every = run.state, run.config.intervals
     train_steps = run.config.training.train_steps
+    if has_ended(run):
+        tell_end(run, now=False)
+        return True
     profiler = StepProfiler(run.config.folder, run.config.telemetry.profile_steps, run.mesh.rank)
     state.since.restart()
     while state.step < train_steps:
@@ -44,8 +51,12 @@ def train(run: Run) -> bool:
             check_equal_weights(run.parameters, run.mesh, state.step)
         if state.step % every.eval_steps == 0 or is_last:
             log_evaluation(run)
-        if result.stopping or is_last or state.step % every.save_steps == 0:
+        ends_early = state.step % every.eval_steps == 0 and note_evaluation(run)
+        if result.stopping or is_last or ends_early or state.step % every.save_steps == 0:
             save(run)
+        if ends_early:
+            tell_end(run, now=True)
+            break
         if result.stopping and not is_last:
             logger.warning("stopped after step %d on request; the same command resumes", state.step)
             profiler.close(state.step)
@@ -189,6 +200,7 @@ def save(run: Run) -> None:
             optimizer_step=run.fragments.optimizer_step(),
             loss=state.loss,
             validation_loss=state.validation_loss,
+            lowest=state.lowest,
         ),
         run.identity,
         run.mesh,

@@ -8,6 +8,7 @@ import numpy as np
 
 from gptdist.checkpoint.fragments import OptimizerFragments
 from gptdist.checkpoint.identity import RunIdentity
+from gptdist.checkpoint.manifest import LowestLoss
 from gptdist.config.run import RunConfig
 from gptdist.data.rules import SampleRules
 from gptdist.data.sources import TrainingData, ValidationSource
@@ -59,6 +60,7 @@ class TrainState:
     consumed_samples: int = 0
     loss: float | None = None
     validation_loss: float | None = None
+    lowest: LowestLoss | None = None
     since: Stopwatch = field(default_factory=Stopwatch)
 
     def advance(self, result: StepResult) -> None:

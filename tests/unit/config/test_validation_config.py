@@ -55,3 +55,25 @@ def test_a_set_that_is_not_there() -> None:
         "data.validation[0].path: folder 'd/b' does not exist; prepare it with 'gptdist prep run', or change the "
         in (config.data.path_problems()[-1])
     )
+
+
+@pytest.mark.parametrize(
+    ("stopping", "message"),
+    [
+        ({"patience_evaluations": 0}, "training.early_stopping.patience_evaluations: must be at least 1, got 0"),
+        (
+            {"patience_evaluations": 1, "min_delta": -0.1},
+            "training.early_stopping.min_delta: must be at least 0, got -0.1",
+        ),
+        (
+            {"patience_evaluations": 4},
+            "training.early_stopping.patience_evaluations: 4, with intervals.eval_steps 2, cannot end the run before "
+            "step 10, and training.train_steps is 10; shorten patience or eval_steps, or leave early_stopping out",
+        ),
+    ],
+)
+def test_early_stopping_that_cannot_work(stopping: dict[str, Any], message: str) -> None:
+    training = {"train_steps": 10, "early_stopping": stopping}
+    assert _problems(training=training, intervals={"eval_steps": 2}) == [message]
+    fine = {"train_steps": 10, "early_stopping": {"patience_evaluations": 3}}
+    assert not _problems(training=fine, intervals={"eval_steps": 2})
