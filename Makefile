@@ -34,8 +34,8 @@ format: $(INSTALLED) ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(INSTALLED) ## measure training speed against this machine's matrix-multiply peak
-	$(BIN)/python -m benchmarks.training_speed
+bench: $(INSTALLED) ## measure training speed: the trainer, a bare loop, torch DDP, the rate of matrix multiplication
+	$(BIN)/python -m benchmarks.train_step
 
 clean: ## remove what was installed
 	rm -rf $(VENV)

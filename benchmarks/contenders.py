@@ -1,0 +1,104 @@
+"""Training programs side by side: each is built and warmed up once in its own processes, then all take turns.
+
+A contender answers a line ``N`` on standard input by doing N steps, and prints a JSON line with the seconds they took.
+While one works the others wait for input, so that every round compares them under the same weather.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+
+@dataclass
+class Contender:
+    """One program on ``ranks`` processes."""
+
+    name: str
+    argv: Sequence[str]
+    ranks: int = 1
+    threads: int = 2
+    joins: bool = True
+    """Whether it makes a process group, and needs to know its place; some libraries make one of their own if told."""
+
+    processes: list[subprocess.Popen[str]] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    """Of a step, one value a round."""
+
+    answer: dict[str, Any] = field(default_factory=dict)
+    """The last one, without its seconds."""
+
+    def start(self, scratch: Path) -> None:
+        """Start the processes and wait until they are warm."""
+        store = scratch / f"store-{self.name.replace(' ', '-').replace('/', '-')}"
+        for rank in range(self.ranks):
+            place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": self.ranks, "BENCHMARK_STORE": f"file://{store}"}
+            environment = {
+                **os.environ,
+                **({name: str(value) for name, value in place.items()} if self.joins else {}),
+                "OMP_NUM_THREADS": str(self.threads),
+                "HF_HUB_OFFLINE": "1",
+            }
+            self.processes.append(
+                subprocess.Popen(
+                    self.argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True, bufsize=1
+                )
+            )
+        self.round(1)
+        self.seconds.clear()
+
+    def round(self, steps: int) -> None:
+        """Do ``steps`` steps and note the seconds of one."""
+        for process in self.processes:
+            assert process.stdin is not None, "started with a pipe"
+            print(steps, file=process.stdin, flush=True)
+        self.answer, *_ = [_answer(self.name, process) for process in self.processes]
+        self.seconds.append(self.answer.pop("seconds") / steps)
+
+    def stop(self) -> None:
+        """End the processes."""
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+    @property
+    def step_seconds(self) -> float:
+        """Median over the rounds."""
+        return median(self.seconds)
+
+
+def _answer(name: str, process: "subprocess.Popen[str]") -> dict[str, Any]:
+    assert process.stdout is not None, "started with a pipe"
+    for line in process.stdout:
+        if line.startswith('{"seconds"'):  # libraries print on standard output too
+            return dict(json.loads(line))
+    raise SystemExit(f"{name}: ended with status {process.wait()} and no answer; its error is above")
+
+
+def take_turns(contenders: Sequence[Contender], scratch: Path, *, rounds: int, steps: int) -> None:
+    """Start all, then let each do ``steps`` steps in every round; every other round goes backwards."""
+    try:
+        for contender in contenders:
+            contender.start(scratch)
+        for number in range(rounds):
+            for contender in contenders if number % 2 == 0 else reversed(contenders):
+                contender.round(steps)
+    finally:
+        for contender in contenders:
+            contender.stop()
+
+
+def ratio_by_round(one: Contender, other: Contender) -> float:
+    """Return the median over the rounds of how many times as fast ``one`` was as ``other``."""
+    return median(theirs / ours for ours, theirs in zip(one.seconds, other.seconds, strict=True))
+
+
+def serve(work: Callable[[int], dict[str, Any]]) -> None:
+    """Answer the lines on standard input until it is closed; ``work(steps)`` returns what to print."""
+    for line in sys.stdin:
+        print(json.dumps(work(int(line))), flush=True)
