@@ -1,4 +1,4 @@
-"""What is kept in memory between the forward and the backward pass."""
+"""What is kept in memory between the forward and the backward pass, and what in which memory."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ from gptdist.config.section import Section
 
 
 class MemoryConfig(Section):
-    """Activations that are computed again in the backward pass instead of being kept; losses stay the same."""
+    """Activations that are computed again instead of being kept, and what leaves the GPU; losses stay the same."""
 
     recompute: Literal["none", "attention", "mlp", "full"] = "none"
     """``attention``: scores and weighted values, of which fused kernels keep little; ``mlp``: the feed-forward part,
@@ -15,6 +15,35 @@ class MemoryConfig(Section):
 
     recompute_layers: int | None = None
     """With ``full``: how many layers, the first ones; default all."""
+
+    offload_optimizer: Literal["none", "cpu", "nvme"] = "none"
+    """``cpu``: master weights and moments lie in the machine's memory, and are updated there. From ZeRO stage 1."""
+
+    offload_parameters: Literal["none", "cpu", "nvme"] = "none"
+    """``cpu``: each rank's part of the weights lies in the machine's memory while not in use. ZeRO stage 3 only."""
+
+    def offload(self) -> dict[str, str]:
+        """Return where DeepSpeed is to keep what does not stay on the device."""
+        devices = {"offload_optimizer": self.offload_optimizer, "offload_param": self.offload_parameters}
+        return {what: device for what, device in devices.items() if device != "none"}
+
+    def offload_problems(self, zero_stage: int, optimizer: str) -> list[str]:
+        """Return why nothing can be offloaded so at ``zero_stage`` with ``optimizer``."""
+        bad = [
+            f"memory.{key}: nvme cannot be trained: nothing tests it, for DeepSpeed's async_io has to be built with "
+            f"libaio; use cpu"
+            for key in ("offload_optimizer", "offload_parameters")
+            if getattr(self, key) == "nvme"
+        ]
+        if self.offload_optimizer == "cpu" and zero_stage == 0:
+            bad.append("memory.offload_optimizer: ZeRO stage 0 cannot offload; set parallel.zero_stage to 1, 2 or 3")
+        if self.offload_optimizer == "cpu" and optimizer == "muon":
+            bad.append(
+                "memory.offload_optimizer: muon puts matrices together on the device; use adamw or lion, or none"
+            )
+        if self.offload_parameters == "cpu" and zero_stage != 3:
+            bad.append(f"memory.offload_parameters: needs parallel.zero_stage 3, got {zero_stage}; set it, or none")
+        return bad
 
     def problems(self, num_layers: int) -> list[str]:
         """Return every value out of its range for a model of ``num_layers``."""

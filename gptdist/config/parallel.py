@@ -20,7 +20,8 @@ class ParallelConfig(Section):
     """Ranks that hold consecutive layers. Only 1 so far."""
 
     context_parallel_size: int = 1
-    """Ranks that share one long sequence. Only 1 so far."""
+    """Ranks that share the tokens of each sample, where the activations of a long one do not fit a single rank. Every
+    layer gathers keys and values."""
 
     zero_stage: int = 1
     """What DeepSpeed ZeRO splits over the data-parallel ranks: 0 nothing, 1 optimizer, 2 also gradients, 3 also
@@ -32,15 +33,19 @@ class ParallelConfig(Section):
 
     def problems(self, world_size: int, model: ModelConfig) -> list[str]:
         """Return every reason why ``model`` cannot run on ``world_size`` ranks this way."""
-        tensor = self.tensor_parallel_size
-        if tensor < 1:
-            return [f"parallel.tensor_parallel_size: must be at least 1, got {tensor}"]
+        tensor, context = self.tensor_parallel_size, self.context_parallel_size
         bad = [
-            f"parallel.{axis}: only 1 can be trained, got {getattr(self, axis)}; use tensor_parallel_size or "
-            f"zero_stage 3 to spread a model that does not fit"
-            for axis in ("pipeline_parallel_size", "context_parallel_size")
-            if getattr(self, axis) != 1
+            f"parallel.{axis}: must be at least 1, got {getattr(self, axis)}"
+            for axis in ("tensor_parallel_size", "context_parallel_size")
+            if getattr(self, axis) < 1
         ]
+        if bad:
+            return bad
+        if self.pipeline_parallel_size != 1:
+            bad.append(
+                f"parallel.pipeline_parallel_size: only 1 can be trained, got {self.pipeline_parallel_size}; use "
+                f"tensor_parallel_size or zero_stage 3 to spread a model that does not fit"
+            )
         if self.zero_stage not in ZERO_STAGES:
             bad.append(f"parallel.zero_stage: must be 0, 1, 2 or 3, got {self.zero_stage}")
         if world_size % tensor:
@@ -48,14 +53,15 @@ class ParallelConfig(Section):
                 f"parallel.tensor_parallel_size ({tensor}) does not divide the number of ranks ({world_size}); "
                 f"launch a multiple of {tensor} ranks, or shrink it"
             )
+        elif world_size % (tensor * context):
+            bad.append(
+                f"parallel.context_parallel_size ({context}) x tensor_parallel_size ({tensor}) does not divide the "
+                f"number of ranks ({world_size}); launch a multiple of {tensor * context} ranks, or shrink one"
+            )
+        bad += self._sequence_problems(model.seq_length)
         if self.sequence_parallel and tensor == 1:
             bad.append(
                 "parallel.sequence_parallel: needs tensor_parallel_size above 1, got 1; raise it, or leave it out"
-            )
-        if model.seq_length % tensor and self.sequence_parallel:
-            bad.append(
-                f"parallel.sequence_parallel: tensor_parallel_size ({tensor}) does not divide model.seq_length "
-                f"({model.seq_length}); change one of them"
             )
         sizes = {
             "num_attention_heads": model.num_attention_heads,
@@ -82,4 +88,24 @@ class ParallelConfig(Section):
             f"zero_stage to spread the model"
             for axis in ("pipeline_parallel_size", "context_parallel_size")
             if getattr(self, axis) > 1
+        ]
+
+    def _sequence_problems(self, seq_length: int) -> list[str]:
+        """Return why samples of ``seq_length`` tokens cannot be cut: in two chunks a context-parallel rank."""
+        tensor, context = self.tensor_parallel_size, self.context_parallel_size
+        if context > 1 and seq_length % (2 * context):
+            return [
+                f"parallel.context_parallel_size ({context}): model.seq_length ({seq_length}) is no multiple of "
+                f"2 x {context}; change one of them"
+            ]
+        if not self.sequence_parallel or seq_length % (tensor * context) == 0:
+            return []
+        if context == 1:
+            return [
+                f"parallel.sequence_parallel: tensor_parallel_size ({tensor}) does not divide model.seq_length "
+                f"({seq_length}); change one of them"
+            ]
+        return [
+            f"parallel.sequence_parallel: tensor_parallel_size ({tensor}) x context_parallel_size ({context}) does not "
+            f"divide model.seq_length ({seq_length}); change one of them"
         ]

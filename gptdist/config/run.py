@@ -26,6 +26,13 @@ OWNED_BY_US = {
 }
 """Keys of DeepSpeed's config that follow from ours, and what to set instead."""
 
+ZERO_KEYS_OWNED_BY_US = {
+    "stage": "parallel.zero_stage",
+    "offload_optimizer": "memory.offload_optimizer",
+    "offload_param": "memory.offload_parameters",
+}
+"""Likewise of its section ``zero_optimization``."""
+
 
 class BatchConfig(Section):
     """How many sequences a step takes."""
@@ -222,11 +229,15 @@ class RunConfig(Section):
             for key, ours in OWNED_BY_US.items()
             if key in self.deepspeed
         ]
-        if "stage" in self.deepspeed.get("zero_optimization", {}):
-            bad.append("deepspeed.zero_optimization.stage: follows from parallel.zero_stage; set that instead")
+        bad += [
+            f"deepspeed.zero_optimization.{key}: follows from {ours}; set that instead"
+            for key, ours in ZERO_KEYS_OWNED_BY_US.items()
+            if key in self.deepspeed.get("zero_optimization", {})
+        ]
         if bad:
             return bad  # what follows divides by these numbers
         bad = self.parallel.problems(ranks, self.model) + self.precision_problems(self.training.precision == "bf16")
+        bad += self.memory.offload_problems(self.parallel.zero_stage, self.optimizer.kind)
         if not bad:
             bad = self.batch.problems(self.parallel.data_parallel_size(ranks))
         return bad

@@ -1,6 +1,6 @@
 """A batch of tokens on a device.
 
-Letters: b micro batch, s sequence.
+Letters: b micro batch, s sequence, c context-parallel size.
 """
 
 from dataclasses import dataclass
@@ -11,48 +11,63 @@ import torch
 from torch import Tensor
 
 from gptdist.data.rules import SampleRules
+from gptdist.mesh.context import WHOLE, ContextPart
 
 _ALL_COUNTS = SampleRules()
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Tokens and what follows each of them, both [b, s] int64; a label below 0 does not count in the loss."""
+    """A rank's tokens and what follows each of them, [b, s / c] int64; a label below 0 does not count in the loss."""
 
     tokens: Tensor
     labels: Tensor
+    samples: Tensor
+    """All tokens, [b, s]."""
+
+    part: ContextPart = WHOLE
+    """Which of them are this rank's."""
+
     document_end: int | None = None
     """Token that ends a document, where documents of a sample are to know nothing of each other."""
 
     @classmethod
-    def of(cls, rows: list[np.ndarray], device: torch.device, rules: SampleRules = _ALL_COUNTS) -> Self:
-        """Cut ``rows``, each of s + 1 tokens, into inputs and labels."""
+    def of(
+        cls,
+        rows: list[np.ndarray],
+        device: torch.device,
+        rules: SampleRules = _ALL_COUNTS,
+        part: ContextPart = WHOLE,
+    ) -> Self:
+        """Cut ``rows``, each of s + 1 tokens, into inputs and labels, and keep ``part`` of them."""
         stacked = np.stack(rows)
         block = torch.from_numpy(stacked.astype(np.int64, copy=False)).to(device)
         if rules.loss_mask is None:
             labels = block[:, 1:].contiguous()
         else:
             labels = torch.from_numpy(rules.loss_mask.labels(stacked)).to(device)
-        return cls(block[:, :-1].contiguous(), labels, rules.document_end)
+        samples = block[:, :-1].contiguous()
+        return cls(part.of(samples, 1), part.of(labels, 1), samples, part, rules.document_end)
 
     def positions(self) -> Tensor:
-        """Return each token's place in its sample, or in its document if those are apart, [b, s]."""
-        batch, sequence = self.tokens.shape
-        places = torch.arange(sequence, device=self.tokens.device).unsqueeze(0).expand(batch, sequence)
+        """Return each token's place in its sample, or in its document if those are apart, [b, s / c]."""
+        batch, sequence = self.samples.shape
+        places = torch.arange(sequence, device=self.samples.device).unsqueeze(0).expand(batch, sequence)
         if self.document_end is None:
-            return places
-        begins = torch.zeros_like(self.tokens)
-        begins[:, 1:] = torch.where(self.tokens[:, :-1] == self.document_end, places[:, 1:], 0)
-        return places - begins.cummax(dim=1).values
+            return self.part.of(places, 1)
+        begins = torch.zeros_like(self.samples)
+        begins[:, 1:] = torch.where(self.samples[:, :-1] == self.document_end, places[:, 1:], 0)
+        return self.part.of(places - begins.cummax(dim=1).values, 1)
 
     def attention_mask(self) -> Tensor | None:
-        """Return which tokens (last dimension) each token attends to, bool [b, 1, s, s]; None is all before it.
+        """Return which tokens (last dimension) each token attends to, bool [b, 1, s / c, s]; None is all before it.
 
         The token that ends a document is the last of it.
         """
         if self.document_end is None:
             return None
-        ends = (self.tokens == self.document_end).long()
+        ends = (self.samples == self.document_end).long()
         document = ends.cumsum(dim=1) - ends
-        same = document.unsqueeze(2) == document.unsqueeze(1)
-        return same.tril().unsqueeze(1)
+        same = self.part.of(document, 1).unsqueeze(2) == document.unsqueeze(1)
+        place = torch.arange(self.samples.shape[1], device=self.samples.device)
+        return (same & (self.part.of(place, 0).unsqueeze(1) >= place)).unsqueeze(1)

@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
 
+from gptdist.mesh.context import ContextPart
 from gptdist.mesh.layout import Layout, Place
 
 
@@ -39,6 +40,11 @@ class Mesh:
     def copy_rank(self) -> int:
         """Number of this rank among those that hold the same weights."""
         return self.layout.copy_rank(self.place)
+
+    @property
+    def context_part(self) -> ContextPart:
+        """Which tokens of its samples this rank holds."""
+        return ContextPart.among(self.context_group)
 
     @property
     def is_lead(self) -> bool:

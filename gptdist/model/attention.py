@@ -1,6 +1,12 @@
 """Core attention for megatron-core layers on torch's scaled_dot_product_attention.
 
-Letters: s sequence, b batch, n heads of this rank, g query groups of this rank, d head size, w window.
+Under context parallelism a rank has the queries of its own tokens and gathers the keys and values of all: with grouped
+queries they are small, and masks of any form stay simple.
+
+Source: context parallelism by an all-gather of keys and values: Grattafiori et al. 2024 (Llama 3), section 3.3.2.
+
+Letters: s sequence, c context-parallel size, b batch, n heads of this rank, g query groups of this rank, d head size,
+w window, q queries of a chunk, k keys that they see.
 """
 
 import contextlib
@@ -8,12 +14,16 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812 - the name every torch user knows
 from megatron.core.tensor_parallel.random import get_cuda_rng_tracker
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
+from torch.nn.attention.bias import causal_lower_right
+
+from gptdist.mesh.context import WHOLE, ContextPart, gather_samples
 
 
 class CausalAttention(MegatronModule):
@@ -27,6 +37,7 @@ class CausalAttention(MegatronModule):
         attention_type: str,
         window: int | None = None,
         multiplier: float = 1.0,
+        context_group: dist.ProcessGroup | None = None,
         **_: Any,
     ) -> None:
         """Take megatron-core's arguments; mask and type are always causal self-attention here.
@@ -38,6 +49,7 @@ class CausalAttention(MegatronModule):
             attention_type: self.
             window: last tokens that such layers attend to, itself included.
             multiplier: of the scores, beyond 1 / sqrt(d).
+            context_group: ranks that share the tokens of each sample; none where this one has all.
         """
         super().__init__(config=config)
         assert attention_type == "self", f"layer {layer_number}: {attention_type} attention in a decoder-only model"
@@ -45,22 +57,43 @@ class CausalAttention(MegatronModule):
         self.dropout = config.attention_dropout
         self.window = window if layer_number % 2 == 0 else None
         self.multiplier = multiplier
+        self.context_group = context_group
+        self.part = WHOLE if context_group is None else ContextPart.among(context_group)
 
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None = None, *_: Any, **__: Any
     ) -> Tensor:
         """Return the attended values.
 
-        Shapes: query [s, b, n, d], key and value [s, b, g, d], attention_mask (what is attended to, causal itself)
-        bool [b, 1, s, s] -> [s, b, n x d].
+        Shapes: query [s / c, b, n, d], key and value [s / c, b, g, d], attention_mask (what is attended to, causal
+        itself) bool [b, 1, s / c, s] -> [s / c, b, n x d].
+
+        Communication: over the context group, that of ``gather_samples`` for keys and values.
         """
-        sequence, batch, heads, size = query.shape
+        if self.context_group is not None:
+            key, value = gather_samples(torch.stack((key, value), dim=1), self.context_group).unbind(dim=1)
+        chunks = self.part.chunks(key.shape[0])
+        length = query.shape[0] // len(chunks)
+        attended = []
+        for index, place in enumerate(chunks):
+            mine = slice(index * length, (index + 1) * length)
+            seen = slice(0 if self.window is None else max(0, place.start - self.window + 1), place.stop)
+            mask = None if attention_mask is None else attention_mask[:, :, mine, seen]
+            attended.append(self._attend(query[mine], key[seen], value[seen], mask))
+        return attended[0] if len(attended) == 1 else torch.cat(attended)
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """Attend to ``key``, the last of which stand where ``query`` stands.
+
+        Shapes: query [q, b, n, d], key and value [k, b, g, d], mask bool [b, 1, q, k] -> [q, b, n x d].
+        """
+        length, batch, heads, size = query.shape
         dropout = self.dropout if self.training else 0.0
-        has_window = self.window is not None and self.window < sequence
-        mask = attention_mask
-        if self.window is not None and has_window:
-            seen = window_mask(sequence, self.window, query.device)
-            mask = seen if mask is None else mask & seen
+        if self.window is not None and self.window < key.shape[0]:
+            near = window_mask(length, key.shape[0], self.window, query.device)
+            mask = near if mask is None else mask & near
+        elif mask is None and length < key.shape[0]:
+            mask = causal_lower_right(length, key.shape[0])
         # Each tensor-parallel rank has other heads and must drop other weights: the tracker holds a seed a rank. Under
         # sequence parallelism megatron-core has forked to it for the whole layer, and must not be asked twice.
         forks = dropout and not self.config.sequence_parallel
@@ -76,12 +109,12 @@ class CausalAttention(MegatronModule):
                 scale=None if self.multiplier == 1.0 else self.multiplier / size**0.5,
                 enable_gqa=heads != key.shape[2],
             )
-        return attended.permute(2, 0, 1, 3).reshape(sequence, batch, heads * size)
+        return attended.permute(2, 0, 1, 3).reshape(length, batch, heads * size)
 
 
-@lru_cache(maxsize=4)
-def window_mask(sequence: int, window: int, device: torch.device) -> Tensor:
-    """Return bool [s, s]: whether a token (row) attends to another: itself and the w - 1 before it."""
-    place = torch.arange(sequence, device=device)
-    distance = place.unsqueeze(1) - place
+@lru_cache(maxsize=8)
+def window_mask(queries: int, keys: int, window: int, device: torch.device) -> Tensor:
+    """Return bool [q, k]: whether a token (row) attends to another: itself and the w - 1 before it."""
+    place = torch.arange(keys, device=device)
+    distance = place[keys - queries :].unsqueeze(1) - place
     return (distance >= 0) & (distance < window)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name every torch user knows
+from megatron.core.models.common.embeddings.rotary_pos_embedding import RotaryEmbedding
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from megatron.core.models.gpt.gpt_model import GPTModel
 from megatron.core.tensor_parallel.mappings import (
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from gptdist.config.memory import MemoryConfig
 from gptdist.config.model import ModelConfig, RopeScaling
+from gptdist.mesh.context import ContextPart
 from gptdist.mesh.groups import Mesh
 from gptdist.model.arithmetic import padded_vocab_size
 from gptdist.model.attention import CausalAttention
@@ -88,12 +90,35 @@ class OutputHead(nn.Module):
         return logits, None
 
 
+class RotaryPositions(nn.Module):
+    """Rotary angles of the tokens that this rank holds; takes the place of megatron-core's, which needs CUDA."""
+
+    def __init__(self, whole: RotaryEmbedding, scaling: RopeScaling | None, part: ContextPart) -> None:
+        """Take the angles of all tokens from ``whole``, stretched by ``scaling``."""
+        super().__init__()
+        if scaling is not None:
+            whole.inv_freq = scaled_frequencies(whole.inv_freq, scaling)
+        self.whole = whole
+        self.part = part
+
+    def get_rotary_seq_len(self, *arguments: Any, **named: Any) -> int:
+        """Return how many tokens all ranks hold together."""
+        return int(self.whole.get_rotary_seq_len(*arguments, **named)) * self.part.size
+
+    def forward(self, max_seq_len: int, **_: Any) -> Tensor:
+        """Return angles [max_seq_len / c, 1, 1, d]."""
+        return self.part.of(self.whole.get_emb(max_seq_len), 0)
+
+
 class LanguageModel(GPTModel):
     """GPTModel whose forward returns the mean loss of ``labels``, or logits of the true vocabulary.
 
     Call it as ``model(tokens, positions, mask, labels=labels)``, all [b, s] but for the mask: bool [b, 1, s, s], which
-    tokens each attends to, or None for all before it.
+    tokens each attends to, or None for all before it. Of c context-parallel ranks each comes with its part: [b, s / c]
+    and [b, 1, s / c, s].
     """
+
+    rotary_pos_emb: Any
 
     def __init__(
         self,
@@ -121,6 +146,7 @@ class LanguageModel(GPTModel):
             transformer_layer_spec=_layers(
                 config,
                 transformer,
+                mesh,
                 ModuleSpec(
                     module=MixtureOfExperts,
                     params={"model": config, "mesh": mesh, "seen": loss_gradient, "recomputes": recomputes_mlp},
@@ -132,17 +158,10 @@ class LanguageModel(GPTModel):
             rotary_base=config.rope_base,
             share_embeddings_and_output_weights=config.tie_embeddings,
         )
-        rows = padded // size
-        start = rows * mesh.place.tp_rank
-        shard = VocabularyShard(
-            start=start,
-            num_valid=max(0, min(rows, config.vocab_size - start)),
-            group=mesh.tensor_group if size > 1 else None,
-        )
         self.num_valid_tokens = config.vocab_size
         self.output_layer: OutputHead = OutputHead(
             self.output_layer.weight,
-            shard,
+            _vocabulary_shard(config.vocab_size, padded, mesh),
             multiplier=1.0 / config.width_multiplier,
             sequence_parallel=transformer.sequence_parallel,
             z_loss=z_loss,
@@ -152,8 +171,8 @@ class LanguageModel(GPTModel):
             for layer in self.decoder.layers:  # by its spec, a layer would build another class without its group
                 if not isinstance(layer.mlp, MixtureOfExperts):
                     layer.mlp.__class__ = RecomputedMLP
-        if config.rope_scaling is not None:
-            self.rotary_pos_emb.inv_freq = scaled_frequencies(self.rotary_pos_emb.inv_freq, config.rope_scaling)
+        if config.position_embedding == "rope":
+            self.rotary_pos_emb = RotaryPositions(self.rotary_pos_emb, config.rope_scaling, mesh.context_part)
         _mark_split(self, size)
 
     def _postprocess(self, hidden_states: Tensor, labels: Tensor | None, **_: Any) -> Tensor:
@@ -163,6 +182,17 @@ class LanguageModel(GPTModel):
             return self.loss_gradient.watch(loss)
         logits: Tensor = self.output_layer(hidden_states, weight=weight, runtime_gather_output=True)[0]
         return logits.transpose(0, 1)[..., : self.num_valid_tokens].contiguous()
+
+
+def _vocabulary_shard(num_tokens: int, padded: int, mesh: Mesh) -> VocabularyShard:
+    """Return which of ``padded`` rows this rank holds."""
+    rows = padded // mesh.layout.tensor_parallel_size
+    start = rows * mesh.place.tp_rank
+    return VocabularyShard(
+        start=start,
+        num_valid=max(0, min(rows, num_tokens - start)),
+        group=mesh.tensor_group if mesh.layout.tensor_parallel_size > 1 else None,
+    )
 
 
 def _mark_split(model: nn.Module, tensor_parallel_size: int) -> None:
@@ -239,20 +269,26 @@ def scaled_frequencies(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
     return frequencies * (blend + (1.0 - blend) / scaling.factor)
 
 
-def _layers(config: ModelConfig, transformer: TransformerConfig, experts: ModuleSpec) -> TransformerBlockSubmodules:
-    specs = [_layer(config, transformer) for _ in range(config.num_layers)]
+def _layers(
+    config: ModelConfig, transformer: TransformerConfig, mesh: Mesh, experts: ModuleSpec
+) -> TransformerBlockSubmodules:
+    specs = [_layer(config, transformer, mesh) for _ in range(config.num_layers)]
     for index, spec in enumerate(specs):
         if config.has_experts(index):
             spec.submodules.mlp = experts
     return TransformerBlockSubmodules(layer_specs=specs, layer_norm=Norm)
 
 
-def _layer(config: ModelConfig, transformer: TransformerConfig) -> ModuleSpec:
+def _layer(config: ModelConfig, transformer: TransformerConfig, mesh: Mesh) -> ModuleSpec:
     spec: ModuleSpec = get_gpt_layer_local_spec(normalization=transformer.normalization)
     attention = spec.submodules.self_attention.submodules
     attention.core_attention = ModuleSpec(
         module=CausalAttention,
-        params={"window": config.local_attention_window, "multiplier": config.attention_multiplier},
+        params={
+            "window": config.local_attention_window,
+            "multiplier": config.attention_multiplier,
+            "context_group": mesh.context_group if mesh.layout.context_parallel_size > 1 else None,
+        },
     )
     if config.qk_norm:
         attention.q_layernorm = attention.k_layernorm = HeadNorm

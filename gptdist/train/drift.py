@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import product
 
 import torch
 import torch.distributed as dist
@@ -18,8 +19,8 @@ _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 def check_equal_weights(parameters: Sequence[LocalParameter], mesh: Mesh, step: int) -> None:
     """Compare checksums of what has to be equal bit for bit. Collective: every rank calls it.
 
-    Equal are all weights of data-parallel replicas (under ZeRO-3, which cuts them, there are none), and on the ranks of
-    a tensor group the weights that each holds whole.
+    Equal are all weights of data- and context-parallel ranks (under ZeRO-3, which cuts them, there are none), and on
+    the ranks of a tensor group the weights that each holds whole.
 
     Communication: an all-reduce of two values a parameter; if it finds a difference, an all-gather of one.
 
@@ -84,12 +85,14 @@ def _listed(ranks: Sequence[int]) -> str:
 def _equal_ranks(layout: Layout, *, is_split: bool, is_cut: bool) -> list[tuple[str, list[int]]]:
     """Return the groups of ranks on which a parameter has to be equal, and along which axis."""
     groups = []
+    copies = list(product(range(layout.data_parallel_size), range(layout.context_parallel_size)))
+    axis = "data-parallel" if layout.context_parallel_size == 1 else "data- and context-parallel"
     if not is_cut:
         for tensor in range(layout.tensor_parallel_size):
-            places = [Place(tensor, 0, data, 0) for data in range(layout.data_parallel_size)]
-            groups.append(("data-parallel", [layout.rank(place) for place in places]))
+            places = [Place(tensor, context, data, 0) for data, context in copies]
+            groups.append((axis, [layout.rank(place) for place in places]))
     if not is_split:
-        for data in range(layout.data_parallel_size):
-            places = [Place(tensor, 0, data, 0) for tensor in range(layout.tensor_parallel_size)]
+        for data, context in copies:
+            places = [Place(tensor, context, data, 0) for tensor in range(layout.tensor_parallel_size)]
             groups.append(("tensor-parallel", [layout.rank(place) for place in places]))
     return groups

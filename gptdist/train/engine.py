@@ -24,9 +24,12 @@ LR_SCALE = "lr_scale"
 def deepspeed_config(config: RunConfig, mesh: Mesh, dtype: torch.dtype) -> dict[str, Any]:
     """Return DeepSpeed's config: what follows from ours, and the ``deepspeed`` section passed through."""
     zero = {"stage": config.parallel.zero_stage, **config.deepspeed.get("zero_optimization", {})}
+    for what, kept_on in config.memory.offload().items():
+        zero[what] = {"device": kept_on, "pin_memory": torch.cuda.is_available()}
     clips_itself = _is_plain_optimizer(config, dtype)
     derived: dict[str, Any] = {
-        "train_batch_size": config.batch.global_batch_size,
+        # DeepSpeed takes all ranks that hold the same weights for replicas, context-parallel ones too.
+        "train_batch_size": config.batch.global_batch_size * mesh.layout.context_parallel_size,
         "train_micro_batch_size_per_gpu": config.batch.micro_batch_size,
         "gradient_accumulation_steps": config.batch.num_micro_batches(mesh.layout.data_parallel_size),
         "zero_optimization": zero,

@@ -140,16 +140,16 @@ def _evaluate_source(
         mine = max(0, min(micro_batch_size, count - begin))
         # A rank that has nothing left runs along on the first window: under ZeRO-3 a forward is a collective.
         rows = source.rows(begin, mine) if mine else source.rows(0, 1)
-        batch = Batch.of(rows, device, rules)
+        batch = Batch.of(rows, device, rules, mesh.context_part)
         loss = model(batch.tokens, batch.positions(), batch.attention_mask(), labels=batch.labels)
         if mine:
             nats = loss.item() * batch.labels.numel()
             counted = batch.labels[batch.labels >= 0].cpu().numpy()
             text_bytes = int(token_bytes[counted].sum())
             totals += torch.tensor([nats, counted.size, text_bytes], dtype=torch.float64)
-    if replicas > 1:
+    if mesh.layout.num_copies > 1:
         summed = totals.to(device)
-        dist.all_reduce(summed, group=mesh.data_group)
+        dist.all_reduce(summed, group=mesh.copies_group)
         totals = summed.cpu()
     nats, tokens, text_bytes = totals.tolist()
     if not tokens or not text_bytes:

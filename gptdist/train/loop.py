@@ -90,9 +90,9 @@ def train_step(run: Run) -> StepResult:
     for micro_batch in range(run.num_micro_batches):
         first = state.consumed_samples + (micro_batch * replicas + run.mesh.place.dp_rank) * size
         begin = time.perf_counter()
-        batch = Batch.of(run.data.rows(first, size), run.device.torch_device, run.rules)
+        batch = Batch.of(run.data.rows(first, size), run.device.torch_device, run.rules, run.mesh.context_part)
         data_seconds += time.perf_counter() - begin
-        seed_micro_batch(config.seed, first, run.mesh.place.tp_rank)
+        seed_micro_batch(config.seed, first, run.mesh.place)
         loss = run.engine.deepspeed(batch.tokens, batch.positions(), batch.attention_mask(), labels=batch.labels)
         loss = loss * factor
         run.engine.accumulate(loss)

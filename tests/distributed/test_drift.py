@@ -51,6 +51,18 @@ def test_ranks_hold_the_same(layout: TestedLayout, tmp_path: Path) -> None:
         (TestedLayout(4, 1, 1), MATRIX, 2, "on rank 2 is not what its data-parallel ranks 0, 1, 3 hold"),
         (TestedLayout(4, 2, 1), NORM, 1, "on rank 1 is not what its data-parallel ranks 0, 2, 3 hold"),
         (TestedLayout(4, 0, 2), MATRIX, 3, "differs between its data-parallel ranks 1, 3"),
+        (
+            TestedLayout(4, 1, 1, context_parallel_size=2),
+            MATRIX,
+            3,
+            "on rank 3 is not what its data- and context-parallel ranks 0, 1, 2 hold",
+        ),
+        (
+            TestedLayout(4, 1, 2, context_parallel_size=2),
+            NORM,
+            1,
+            "differs between its data- and context-parallel ranks 1, 3",
+        ),
         (TestedLayout(2, 1, 2), NORM, 1, "differs between its tensor-parallel ranks 0, 1"),
         (TestedLayout(4, 3, 2), NORM, 3, "differs between its tensor-parallel ranks 2, 3"),
     ],

@@ -40,7 +40,7 @@ def kept_bytes(tree: dict[str, Any]) -> int:
     config = RunConfig.from_tree(tree)
     mesh, device = join(config, local_rank=0)
     run = build(config, mesh, device, StopSignal())
-    batch = Batch.of(run.data.rows(0, 2), device.torch_device)
+    batch = Batch.of(run.data.rows(0, 2), device.torch_device, run.rules, mesh.context_part)
     kept: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
