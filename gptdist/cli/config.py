@@ -25,10 +25,10 @@ def _show(arguments: argparse.Namespace) -> None:
         return
     yaml = YAML(pure=True)
     yaml.dump(config.tree(), sys.stdout)
-    tokens = config.training.train_steps * config.batch.global_batch_size * config.model.seq_length
+    tokens = config.train_tokens
     print(f"# parameters: {num_parameters(config.model):,}")
     if config.model.moe is not None:
         print(f"# of which a token meets: {num_active_parameters(config.model):,}")
-    print(f"# training tokens (train_steps x global_batch_size x seq_length): {tokens:,}")
+    print(f"# training tokens (samples of train_steps x seq_length): {tokens:,}")
     flops = flops_per_token(config.model) * tokens
     print(f"# training FLOPs (a token: 6 x values of matrices it meets + causal attention; x tokens): {flops:.3e}")

@@ -142,7 +142,8 @@ def run_plan(arguments: argparse.Namespace) -> int:
         raise ConfigError(missing)
     steps = None
     if arguments.tokens is not None:
-        steps = -(-arguments.tokens // (config.batch.global_batch_size * config.model.seq_length))
+        before_last = -(-arguments.tokens // config.model.seq_length) - 1
+        steps = config.batch_sizes.steps_within(0, before_last) + 1
     plan = plan_data(config, sample_order(config, training_tokens(config)), steps=steps)
     if arguments.json:
         sources = [asdict(one) | {"epochs": one.epochs, "verdict": one.verdict} for one in plan.sources]

@@ -152,8 +152,8 @@ class ScheduleConfig(Section):
         end = run_length if end is None else end
         return ScheduleLengths(warmup, end, -(-end // 5) if cooldown is None else cooldown)
 
-    def problems(self, train_steps: int, tokens_per_step: int = 1) -> list[str]:
-        """Return every value out of its range for a run of ``train_steps`` of ``tokens_per_step`` each."""
+    def problems(self, train_steps: int, train_tokens: int) -> list[str]:
+        """Return every value out of its range for a run of ``train_steps``, which take ``train_tokens`` in all."""
         bad = []
         steps = [name for name in ("decay_steps", "cooldown_steps") if getattr(self, name) is not None]
         steps += ["warmup_steps"] if self.warmup_steps else []
@@ -162,7 +162,7 @@ class ScheduleConfig(Section):
                 f"schedule.{steps[0]}: in steps, while another length is in tokens; give all of them in one unit"
             )
         unit = "tokens" if self.in_tokens else "steps"
-        lengths = self.lengths(train_steps * (tokens_per_step if self.in_tokens else 1))
+        lengths = self.lengths(train_tokens if self.in_tokens else train_steps)
         if not 0 <= lengths.warmup < max(lengths.end, 1):
             bad.append(
                 f"schedule.warmup_{unit}: must be at least 0 and below the end of the decay ({lengths.end}), "

@@ -1,11 +1,13 @@
 """The config of a training run: everything that decides what is trained, and where."""
 
 import re
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
+from gptdist.config.batch import BatchConfig, BatchSizes
 from gptdist.config.data import DataConfig
 from gptdist.config.memory import MemoryConfig
 from gptdist.config.model import ModelConfig
@@ -32,35 +34,6 @@ ZERO_KEYS_OWNED_BY_US = {
     "offload_param": "memory.offload_parameters",
 }
 """Likewise of its section ``zero_optimization``."""
-
-
-class BatchConfig(Section):
-    """How many sequences a step takes."""
-
-    global_batch_size: int
-    """Sequences an optimizer step, over all replicas."""
-
-    micro_batch_size: int
-    """Sequences in one forward of one data-parallel replica."""
-
-    def num_micro_batches(self, data_parallel_size: int) -> int:
-        """Return forwards per optimizer step and replica."""
-        return self.global_batch_size // (self.micro_batch_size * data_parallel_size)
-
-    def problems(self, data_parallel_size: int) -> list[str]:
-        """Return why the batch cannot be split over ``data_parallel_size`` replicas."""
-        bad = [
-            f"batch.{name}: must be at least 1, got {getattr(self, name)}"
-            for name in ("global_batch_size", "micro_batch_size")
-            if getattr(self, name) < 1
-        ]
-        together = self.micro_batch_size * max(data_parallel_size, 1)
-        if not bad and self.global_batch_size % together:
-            bad.append(
-                f"batch.global_batch_size ({self.global_batch_size}) is no multiple of batch.micro_batch_size "
-                f"({self.micro_batch_size}) x data-parallel size ({data_parallel_size}) = {together}; change one"
-            )
-        return bad
 
 
 class TrainingConfig(Section):
@@ -188,6 +161,16 @@ class RunConfig(Section):
         """Folder of the run."""
         return Path("runs") / self.name if self.run_dir is None else self.run_dir
 
+    @cached_property
+    def batch_sizes(self) -> BatchSizes:
+        """The global batch size, by consumed samples."""
+        return self.batch.sizes(self.model.seq_length)
+
+    @property
+    def train_tokens(self) -> int:
+        """Tokens of the whole run, from its beginning with this config."""
+        return self.batch_sizes.after(0, self.training.train_steps) * self.model.seq_length
+
     @property
     def checkpoints_folder(self) -> Path:
         """Folder that holds one folder a checkpoint."""
@@ -214,9 +197,9 @@ class RunConfig(Section):
         if not 0 <= self.seed < 2**63:
             bad.append(f"seed: must be from 0 to 2^63 - 1, got {self.seed}")
         bad += self.model.problems() + self.data.problems() + self.training.problems()
-        bad += self.optimizer.problems() + self.schedule.problems(
-            self.training.train_steps, self.batch.global_batch_size * self.model.seq_length
-        )
+        batch_problems = self.batch.value_problems(self.model.seq_length)
+        bad += batch_problems + self.optimizer.problems()
+        bad += self.schedule.problems(self.training.train_steps, 1 if batch_problems else self.train_tokens)
         bad += self.memory.problems(self.model.num_layers) + self.intervals.problems() + self.launch.problems()
         if self.optimizer.kind == "muon" and self.model.init == "mup":
             bad.append(

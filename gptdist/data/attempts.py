@@ -74,12 +74,12 @@ class Attempt:
 
     def first_sample(self, step: int) -> int:
         """Return the first sample of the batch that ``step`` consumes; steps count from 1."""
-        return self.consumed_samples + (step - 1 - self.first_step) * self.config.batch.global_batch_size
+        return self.config.batch_sizes.after(self.consumed_samples, step - 1 - self.first_step)
 
     def samples_of_step(self, step: int) -> list[int]:
         """Return the samples of the global batch of ``step``."""
         first = self.first_sample(step)
-        return list(range(first, first + self.config.batch.global_batch_size))
+        return list(range(first, first + self.config.batch_sizes.at(first)))
 
     def samples_of_rank(self, step: int, rank: int) -> list[int]:
         """Return the samples of ``step`` that ``rank`` reads, in its order.
@@ -96,13 +96,13 @@ class Attempt:
         replica, first = layout.place(rank).dp_rank, self.first_sample(step)
         return [
             first + (micro_batch * replicas + replica) * size + row
-            for micro_batch in range(self.config.batch.num_micro_batches(replicas))
+            for micro_batch in range(self.config.batch_sizes.at(first) // (size * replicas))
             for row in range(size)
         ]
 
     def step_of_sample(self, sample: int) -> int:
         """Return the step that consumes ``sample``."""
-        return self.first_step + (sample - self.consumed_samples) // self.config.batch.global_batch_size + 1
+        return self.first_step + self.config.batch_sizes.steps_within(self.consumed_samples, sample) + 1
 
 
 def read_attempts(run: Path) -> list[Attempt]:

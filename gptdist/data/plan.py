@@ -117,8 +117,8 @@ def plan_data(
             today's order.
     """
     steps = config.training.train_steps if steps is None else steps
-    batch, length = config.batch.global_batch_size, config.model.seq_length
-    samples = consumed_samples + max(0, steps - step) * batch
+    sizes, length = config.batch_sizes, config.model.seq_length
+    samples = sizes.after(consumed_samples, max(0, steps - step))
     counts = order.mixture.counts_among(samples)
     sources = tuple(
         SourcePlan(
@@ -133,11 +133,11 @@ def plan_data(
         for index, source in enumerate(config.data.sources)
     )
     most = order.most_samples([source.most_samples for source in sources])
-    more_steps = None if most is None else (most - consumed_samples) // batch
     most_steps = most_tokens = None
-    if more_steps is not None:
-        most_steps, most_tokens = step + more_steps, (consumed_samples + more_steps * batch) * length
-        if more_steps < 0:
+    if most is not None:
+        more_steps = sizes.steps_within(consumed_samples, most)
+        most_steps, most_tokens = step + more_steps, sizes.after(consumed_samples, more_steps) * length
+        if most < consumed_samples:
             most_steps = most_tokens = 0  # what is done is too much already
     return DataPlan(steps, samples, samples * length, most_steps, most_tokens, sources)
 

@@ -31,7 +31,6 @@ def deepspeed_config(config: RunConfig, mesh: Mesh, dtype: torch.dtype) -> dict[
         # DeepSpeed takes all ranks that hold the same weights for replicas, context-parallel ones too.
         "train_batch_size": config.batch.global_batch_size * mesh.layout.context_parallel_size,
         "train_micro_batch_size_per_gpu": config.batch.micro_batch_size,
-        "gradient_accumulation_steps": config.batch.num_micro_batches(mesh.layout.data_parallel_size),
         "zero_optimization": zero,
         "gradient_clipping": 0.0 if clips_itself else (config.optimizer.max_grad_norm or NO_CLIPPING),
         "zero_allow_untested_optimizer": True,
@@ -107,6 +106,17 @@ class Engine:
         """Use ``lr`` from the next update on, scaled as each group's parameters need it."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group[LR_SCALE]
+
+    def set_batch_size(self, global_batch_size: int) -> None:
+        """Let the next step take so many samples; call it between steps."""
+        engine, replicated = self.deepspeed, global_batch_size * self._mesh.layout.context_parallel_size
+        if engine.train_batch_size() == replicated:
+            return
+        engine.set_train_batch_size(replicated)
+        engine.micro_steps = 0  # DeepSpeed ends a step where a multiple of the number a step has been done, ever
+        if hasattr(self.optimizer, "gradient_accumulation_steps"):
+            # Offloaded gradients are taken from where they were accumulated only if there is more than one of them.
+            self.optimizer.gradient_accumulation_steps = engine.gradient_accumulation_steps()
 
     def accumulate(self, loss: torch.Tensor) -> None:
         """Add the gradients of one micro batch, and update the weights after the last one of a step.

@@ -75,13 +75,14 @@ def train_step(run: Run) -> StepResult:
         TrainingError: the loss or the gradient is not finite; the weights are spoilt then, and are not saved.
     """
     config, state = run.config, run.state
-    step_tokens = config.batch.global_batch_size * config.model.seq_length
-    position = Position(state.step, state.consumed_samples * config.model.seq_length, step_tokens)
+    samples, length = run.step_samples, config.model.seq_length
+    position = Position(state.step, state.consumed_samples * length, samples * length)
     train_steps = config.training.train_steps
     lr = learning_rate(
-        position, config.optimizer, config.schedule, train_steps=train_steps, train_tokens=train_steps * step_tokens
+        position, config.optimizer, config.schedule, train_steps=train_steps, train_tokens=config.train_tokens
     )
     run.engine.set_learning_rate(lr)
+    run.engine.set_batch_size(samples)
     size, replicas = config.batch.micro_batch_size, run.mesh.layout.data_parallel_size
     total = torch.zeros(2, dtype=torch.float64)
     begin = time.perf_counter()
@@ -104,12 +105,12 @@ def train_step(run: Run) -> StepResult:
         dist.all_reduce(summed)
         total = summed.cpu()
     mean, grad_norm = float(total[0]), run.engine.grad_norm
-    _check_finite(state, {"loss": mean, "gradient norm": grad_norm}, config.batch.global_batch_size)
+    _check_finite(state, {"loss": mean, "gradient norm": grad_norm}, samples)
     return StepResult(
         loss=mean,
         grad_norm=grad_norm,
         lr=lr,
-        samples=config.batch.global_batch_size,
+        samples=samples,
         data_seconds=data_seconds,
         stopping=bool(total[1]),
     )
@@ -136,6 +137,7 @@ def log_step(run: Run, result: StepResult) -> None:
     numbers = {
         "consumed_samples": state.consumed_samples,
         "consumed_tokens": state.consumed_samples * model.seq_length,
+        "global_batch_size": result.samples,
         "loss": result.loss,
         "grad_norm": result.grad_norm,
         "lr": result.lr,

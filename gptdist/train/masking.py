@@ -34,7 +34,7 @@ def mean_factor(run: Run) -> float:
     if not counted:
         raise TrainingError(
             f"step {run.state.step + 1}: by data.loss_mask no token counts of samples {run.state.consumed_samples} to "
-            f"{run.state.consumed_samples + config.batch.global_batch_size - 1}; mask less, or raise "
+            f"{run.state.consumed_samples + run.step_samples - 1}; mask less, or raise "
             f"batch.global_batch_size"
         )
-    return config.batch.global_batch_size * config.model.seq_length / counted
+    return run.step_samples * config.model.seq_length / counted

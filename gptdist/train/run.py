@@ -102,6 +102,11 @@ class Run:
     """Rank 0 only."""
 
     @property
+    def step_samples(self) -> int:
+        """Samples of the next step."""
+        return self.config.batch_sizes.at(self.state.consumed_samples)
+
+    @property
     def num_micro_batches(self) -> int:
-        """Forwards a step on this rank."""
-        return self.config.batch.num_micro_batches(self.mesh.layout.data_parallel_size)
+        """Forwards of the next step on this rank."""
+        return self.step_samples // (self.config.batch.micro_batch_size * self.mesh.layout.data_parallel_size)

@@ -114,6 +114,12 @@ def test_defaults_are_filled_in_and_frozen(tmp_path: Path) -> None:
         (["parallel.zero_stage=4"], "parallel.zero_stage: must be 0, 1, 2 or 3, got 4"),
         (["parallel.zero_stage=0", "training.precision=bf16"], "no fp32 gradient accumulation for bf16 at stage 0"),
         (["batch.global_batch_size=9"], "(9) is no multiple of batch.micro_batch_size (2) x data-parallel size (1)"),
+        (
+            ["batch.ramp=[{until_samples: 8, global_batch_size: 3}]"],
+            "batch.ramp[0].global_batch_size (3) is no multiple of batch.micro_batch_size (2) x data-parallel size (1)",
+        ),
+        (["batch.ramp=[{until_tokens: 8, global_batch_size: 0}]"], "batch.ramp[0].global_batch_size: must be at least"),
+        (["batch.ramp=[{until: 8}]"], "batch.ramp[0].until: unknown key; known here: "),
         (["batch.micro_batch_size=0"], "batch.micro_batch_size: must be at least 1, got 0"),
         (["training.train_steps=0"], "training.train_steps: must be at least 1, got 0"),
         (

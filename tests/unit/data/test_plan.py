@@ -126,6 +126,26 @@ def test_a_resumed_run_counts_what_it_took_with_another_batch_size(tmp_path: Pat
         check_epochs(config, data.order, step=10, consumed_samples=80_000)
 
 
+def test_a_ramp_is_counted_step_by_step(tmp_path: Path) -> None:
+    ramp = {"ramp": [{"until_tokens": 99 * 32, "global_batch_size": 2}]}
+    config = RunConfig.from_tree(_tree(tmp_path, code=0.5, batch=ramp))
+    data = TrainingData(config)
+    plan = plan_data(config, data.order, steps=60)
+    assert (plan.samples, plan.tokens) == (50 * 2 + 10 * 8, 180 * 32)
+    assert config.train_tokens == 6 * 2 * 32
+    assert plan.most_steps is not None
+    assert plan_data(config, data.order, steps=plan.most_steps).problems() == []
+    assert plan_data(config, data.order, steps=plan.most_steps + 1).problems()
+
+
+@pytest.mark.parametrize(("tokens", "steps"), [("1", 1), ("64", 1), ("65", 2), ("3200", 50), ("3201", 51), ("4K", 54)])
+def test_tokens_are_rounded_up_to_whole_steps_of_a_ramp(config_path: Path, tokens: str, steps: int, capsys) -> None:
+    ramp = "batch.ramp=[{until_samples: 99, global_batch_size: 2}]"
+    main(["data", "plan", str(config_path), ramp, "--tokens", tokens, "--json"])
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["steps"], plan["tokens"]) == (steps, 32 * (2 * min(steps, 50) + 8 * max(0, steps - 50)))
+
+
 def test_the_summary_is_one_line_for_any_number_of_sources() -> None:
     sources = tuple(SourcePlan(k, f"s{k}", 3300, 0.1, 100, 250, None) for k in range(10))
     plan = DataPlan(1, 2500, 80_000, None, None, sources)

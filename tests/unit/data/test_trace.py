@@ -104,6 +104,22 @@ def test_a_step_belongs_to_the_newest_attempt_that_did_it(run: Path, step: int, 
         assert attempt_of_sample(run, read_attempts(run), sample).number == number
 
 
+def test_steps_of_a_ramp_grow_from_where_the_attempt_began(tmp_path: Path, documents: Documents) -> None:
+    """Of a run that stands at sample 20 after 3 steps, whatever it did before."""
+    ramp = [{"until_samples": 30, "global_batch_size": 4}]
+    tree = _tree(tmp_path, batch={"global_batch_size": 8, "ramp": ramp}, launch={"ranks_per_node": 2})
+    _attempt(tree, step=3, consumed=20, logged=10)
+    (attempt,) = read_attempts(tmp_path / "run")
+    steps = {4: (20, 24), 5: (24, 28), 6: (28, 32), 7: (32, 40), 8: (40, 48)}
+    for step, (first, end) in steps.items():
+        assert attempt.samples_of_step(step) == list(range(first, end))
+        assert {attempt.step_of_sample(sample) for sample in range(first, end)} == {step}
+        assert sorted(attempt.samples_of_rank(step, 0) + attempt.samples_of_rank(step, 1)) == list(range(first, end))
+    assert attempt.samples_of_rank(6, 1) == [30, 31]
+    assert attempt.samples_of_rank(7, 1) == [34, 35, 38, 39]
+    assert attempt.end_sample == 32 + 14 * 8
+
+
 def test_how_far_attempts_came(run: Path) -> None:
     """A killed one may have begun any step up to the next that would have been logged; a stopped one has not."""
     assert [(one.recorded_step, one.last_step) for one in read_attempts(run)] == [(30, 40), (50, 50), (60, 70)]

@@ -70,7 +70,7 @@ def test_tokens_say_the_same_as_steps(kind: str) -> None:
         kind=kind, warmup_tokens=10 * STEP_TOKENS, decay_tokens=80 * STEP_TOKENS if has_end else None
     )
     steps = ScheduleConfig(kind=kind, warmup_steps=10, decay_steps=80 if has_end else None)
-    assert tokens.problems(100, STEP_TOKENS) == steps.problems(100, STEP_TOKENS) == []
+    assert tokens.problems(100, 100 * STEP_TOKENS) == steps.problems(100, 100 * STEP_TOKENS) == []
     assert _rates(tokens) == pytest.approx(_rates(steps))
 
 
@@ -98,7 +98,7 @@ def test_tokens_do_not_depend_on_the_batch() -> None:
     ],
 )
 def test_what_makes_no_schedule_is_told(changes: dict[str, object], message: str) -> None:
-    (problem,) = ScheduleConfig(**changes).problems(100, STEP_TOKENS)
+    (problem,) = ScheduleConfig(**changes).problems(100, 100 * STEP_TOKENS)
     assert problem.startswith(message)
 
 
