@@ -30,5 +30,5 @@ def _show(arguments: argparse.Namespace) -> None:
     if config.model.moe is not None:
         print(f"# of which a token meets: {num_active_parameters(config.model):,}")
     print(f"# training tokens (samples of train_steps x seq_length): {tokens:,}")
-    flops = flops_per_token(config.model) * tokens
+    flops = sum(flops_per_token(config.model, length) * part for length, part in config.tokens_by_seq_length())
     print(f"# training FLOPs (a token: 6 x values of matrices it meets + causal attention; x tokens): {flops:.3e}")

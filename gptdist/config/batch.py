@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from gptdist.config.section import Section
+from gptdist.config.seq_length import LengthStage, length_problems
 
 
 class RampStage(Section):
@@ -64,6 +65,10 @@ class BatchConfig(Section):
     ramp: tuple[RampStage, ...] = ()
     """Sizes of the steps before, in their order; each has a bound."""
 
+    seq_length_ramp: tuple[LengthStage, ...] = ()
+    """Lengths below model.seq_length, in their order: of the steps before each bound every sample is cut into sequences
+    of that length, which know nothing of each other."""
+
     def stages(self) -> list[tuple[RampStage, int]]:
         """Return every stage of the ramp with the size that follows it."""
         following = [*(stage.global_batch_size for stage in self.ramp), self.global_batch_size][1:]
@@ -84,6 +89,7 @@ class BatchConfig(Section):
             bad += stage.problems(f"batch.ramp[{index}]", following)
         if len({stage.until_tokens is None for stage in self.ramp}) > 1:
             bad.append("batch.ramp: bounds in samples and in tokens; give all of them in one unit")
+        bad += length_problems(self.seq_length_ramp, seq_length)
         if bad or not self.ramp:
             return bad
         begin = 0

@@ -58,7 +58,7 @@ class ParallelConfig(Section):
                 f"parallel.context_parallel_size ({context}) x tensor_parallel_size ({tensor}) does not divide the "
                 f"number of ranks ({world_size}); launch a multiple of {tensor * context} ranks, or shrink one"
             )
-        bad += self._sequence_problems(model.seq_length)
+        bad += self.sequence_problems(model.seq_length)
         if self.sequence_parallel and tensor == 1:
             bad.append(
                 "parallel.sequence_parallel: needs tensor_parallel_size above 1, got 1; raise it, or leave it out"
@@ -90,22 +90,27 @@ class ParallelConfig(Section):
             if getattr(self, axis) > 1
         ]
 
-    def _sequence_problems(self, seq_length: int) -> list[str]:
-        """Return why samples of ``seq_length`` tokens cannot be cut: in two chunks a context-parallel rank."""
+    def sequence_problems(self, seq_length: int, where: str = "model.seq_length") -> list[str]:
+        """Return why sequences of ``seq_length`` tokens cannot be cut: in two chunks a context-parallel rank.
+
+        Nothing is returned where sizes are out of their range, which ``problems`` tells.
+        """
         tensor, context = self.tensor_parallel_size, self.context_parallel_size
+        if min(tensor, context) < 1:
+            return []
         if context > 1 and seq_length % (2 * context):
             return [
-                f"parallel.context_parallel_size ({context}): model.seq_length ({seq_length}) is no multiple of "
+                f"parallel.context_parallel_size ({context}): {where} ({seq_length}) is no multiple of "
                 f"2 x {context}; change one of them"
             ]
         if not self.sequence_parallel or seq_length % (tensor * context) == 0:
             return []
         if context == 1:
             return [
-                f"parallel.sequence_parallel: tensor_parallel_size ({tensor}) does not divide model.seq_length "
+                f"parallel.sequence_parallel: tensor_parallel_size ({tensor}) does not divide {where} "
                 f"({seq_length}); change one of them"
             ]
         return [
             f"parallel.sequence_parallel: tensor_parallel_size ({tensor}) x context_parallel_size ({context}) does not "
-            f"divide model.seq_length ({seq_length}); change one of them"
+            f"divide {where} ({seq_length}); change one of them"
         ]

@@ -14,6 +14,7 @@ from gptdist.config.model import ModelConfig
 from gptdist.config.optimization import OptimizerConfig, ScheduleConfig
 from gptdist.config.parallel import ParallelConfig
 from gptdist.config.section import Section
+from gptdist.config.seq_length import SeqLengths
 from gptdist.config.validation import EarlyStoppingConfig
 
 OWNED_BY_US = {
@@ -166,10 +167,24 @@ class RunConfig(Section):
         """The global batch size, by consumed samples."""
         return self.batch.sizes(self.model.seq_length)
 
+    @cached_property
+    def seq_lengths(self) -> SeqLengths:
+        """Tokens of a sequence, by consumed samples; a sample may be cut into several."""
+        return SeqLengths.of(self.batch.seq_length_ramp, self.model.seq_length)
+
     @property
     def train_tokens(self) -> int:
         """Tokens of the whole run, from its beginning with this config."""
         return self.batch_sizes.after(0, self.training.train_steps) * self.model.seq_length
+
+    def tokens_by_seq_length(self) -> list[tuple[int, int]]:
+        """Return the lengths of sequences, each with the tokens that the whole run takes of it."""
+        parts, begin, sizes, steps = [], 0, self.batch_sizes, self.training.train_steps
+        ends = [min(steps, sizes.steps_within(0, bound - 1) + 1) for bound in self.seq_lengths.bounds]
+        for length, end in zip(self.seq_lengths.lengths, [*ends, steps], strict=True):
+            parts.append((length, (sizes.after(0, end) - sizes.after(0, begin)) * self.model.seq_length))
+            begin = end
+        return parts
 
     @property
     def checkpoints_folder(self) -> Path:
@@ -220,6 +235,9 @@ class RunConfig(Section):
         if bad:
             return bad  # what follows divides by these numbers
         bad = self.parallel.problems(ranks, self.model) + self.precision_problems(self.training.precision == "bf16")
+        for index, stage in enumerate(self.batch.seq_length_ramp):
+            where = f"batch.seq_length_ramp[{index}].seq_length"
+            bad += self.parallel.sequence_problems(stage.seq_length, where)
         bad += self.memory.offload_problems(self.parallel.zero_stage, self.optimizer.kind)
         if not bad:
             bad = self.batch.problems(self.parallel.data_parallel_size(ranks))

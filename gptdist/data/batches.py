@@ -16,6 +16,11 @@ from gptdist.mesh.context import WHOLE, ContextPart
 _ALL_COUNTS = SampleRules()
 
 
+def cut_rows(rows: list[np.ndarray], seq_length: int) -> list[np.ndarray]:
+    """Return ``rows`` of tokens in pieces of ``seq_length`` inputs and the label after them: each label stays one."""
+    return [row[begin : begin + seq_length + 1] for row in rows for begin in range(0, len(row) - 1, seq_length)]
+
+
 @dataclass(frozen=True)
 class Batch:
     """A rank's tokens and what follows each of them, [b, s / c] int64; a label below 0 does not count in the loss."""

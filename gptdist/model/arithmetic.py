@@ -56,8 +56,10 @@ def _feed_forward_matrices(model: ModelConfig, experts: int) -> int:
     return (model.num_layers - mixed) * dense + mixed * (experts * expert + router)
 
 
-def flops_per_token(model: ModelConfig) -> float:
+def flops_per_token(model: ModelConfig, seq_length: int | None = None) -> float:
     """Return model FLOPs of one training token: forward and backward, nothing recomputed.
+
+    Sequences are of ``seq_length`` tokens; default: those of the model.
 
     6 x (values in weight matrices that multiply a token, output projection included) + 12 x q x (tokens attended to, on
     average) for each layer's scores and weighted values: s / 2 of a causal layer, w - w^2 / 2s of one with a window w.
@@ -71,7 +73,8 @@ def flops_per_token(model: ModelConfig) -> float:
     matrices += _feed_forward_matrices(model, 1 if model.moe is None else model.moe.experts_per_token)
     matrices += model.vocab_size * hidden
     windowed = model.num_layers // 2 if model.local_attention_window is not None else 0
-    window = min(model.local_attention_window or model.seq_length, model.seq_length)
-    attended = (model.num_layers - windowed) * model.seq_length / 2
-    attended += windowed * (window - window**2 / (2 * model.seq_length))
+    sequence = model.seq_length if seq_length is None else seq_length
+    window = min(model.local_attention_window or sequence, sequence)
+    attended = (model.num_layers - windowed) * sequence / 2
+    attended += windowed * (window - window**2 / (2 * sequence))
     return 6.0 * matrices + 12.0 * query * attended

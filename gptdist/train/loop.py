@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from gptdist.checkpoint.manifest import Progress
 from gptdist.checkpoint.save import save_checkpoint
-from gptdist.data.batches import Batch
+from gptdist.data.batches import Batch, cut_rows
 from gptdist.errors import TrainingError
 from gptdist.model.arithmetic import flops_per_token
 from gptdist.telemetry.profile import StepProfiler
@@ -83,6 +83,7 @@ def train_step(run: Run) -> StepResult:
     )
     run.engine.set_learning_rate(lr)
     run.engine.set_batch_size(samples)
+    seq_length = config.seq_lengths.at(state.consumed_samples)
     size, replicas = config.batch.micro_batch_size, run.mesh.layout.data_parallel_size
     total = torch.zeros(2, dtype=torch.float64)
     begin = time.perf_counter()
@@ -91,7 +92,8 @@ def train_step(run: Run) -> StepResult:
     for micro_batch in range(run.num_micro_batches):
         first = state.consumed_samples + (micro_batch * replicas + run.mesh.place.dp_rank) * size
         begin = time.perf_counter()
-        batch = Batch.of(run.data.rows(first, size), run.device.torch_device, run.rules, run.mesh.context_part)
+        rows = cut_rows(run.data.rows(first, size), seq_length)
+        batch = Batch.of(rows, run.device.torch_device, run.rules, run.mesh.context_part)
         data_seconds += time.perf_counter() - begin
         seed_micro_batch(config.seed, first, run.mesh.place)
         loss = run.engine.deepspeed(batch.tokens, batch.positions(), batch.attention_mask(), labels=batch.labels)
@@ -133,11 +135,13 @@ def log_step(run: Run, result: StepResult) -> None:
     model, state, world_size = run.config.model, run.state, run.mesh.layout.world_size
     seconds = time.perf_counter() - state.since.begin
     tokens_per_second = state.since.samples * model.seq_length / seconds
-    flops_per_second = flops_per_token(model) * tokens_per_second / world_size
+    seq_length = run.config.seq_lengths.at(state.consumed_samples - result.samples)
+    flops_per_second = flops_per_token(model, seq_length) * tokens_per_second / world_size
     numbers = {
         "consumed_samples": state.consumed_samples,
         "consumed_tokens": state.consumed_samples * model.seq_length,
         "global_batch_size": result.samples,
+        "seq_length": seq_length,
         "loss": result.loss,
         "grad_norm": result.grad_norm,
         "lr": result.lr,
