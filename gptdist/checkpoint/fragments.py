@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from gptdist.checkpoint.manifest import WEIGHT
+from gptdist.checkpoint.manifest import WEIGHT, LossScale
 from gptdist.config.optimization import OptimizerConfig
 from gptdist.model.parameters import LocalParameter, is_hidden_matrix
 
@@ -102,6 +102,25 @@ class OptimizerFragments:
                 device = state["exp_avg_sq"].device
                 state["step"] = torch.tensor(float(step), dtype=torch.float32, device=device)
 
+    def loss_scale(self) -> LossScale | None:
+        """Return where fp16's loss scale stands; None in other formats."""
+        scaler = getattr(self._optimizer, "loss_scaler", None)
+        if scaler is None or not scaler.dynamic:
+            return None
+        return LossScale(
+            scale=float(scaler.cur_scale),
+            updates=scaler.cur_iter,
+            last_overflow=scaler.last_overflow_iter,
+            overflows_left=scaler.cur_hysteresis,
+        )
+
+    def set_loss_scale(self, saved: LossScale | None) -> None:
+        """Go on from where the loss scale stood; a run that was not in fp16 before begins anew."""
+        if saved is not None and self.loss_scale() is not None:
+            scaler = self._optimizer.loss_scaler
+            scaler.cur_scale, scaler.cur_iter = saved.scale, saved.updates
+            scaler.last_overflow_iter, scaler.cur_hysteresis = saved.last_overflow, saved.overflows_left
+
     def weights_follow(self) -> None:
         """Recompute the model's weights from the master weights. Collective: every rank calls it."""
         optimizer = self._optimizer
@@ -133,6 +152,8 @@ class OptimizerFragments:
         held = self.torch_optimizer.state[flat]
         if state not in held:
             held[state] = torch.zeros_like(flat, dtype=MOMENT_TYPES[self.settings.moment_precision])
+            if state == "exp_avg_sq":  # a save may come before the first update, where fp16 overflowed until then
+                held["step"] = torch.zeros((), dtype=torch.float32, device=flat.device)
         values: Tensor = held[state]
         return values
 

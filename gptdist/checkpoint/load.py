@@ -33,6 +33,7 @@ def load_run(reader: CheckpointReader, fragments: OptimizerFragments) -> None:
             else:
                 values.zero_()
     fragments.set_optimizer_step(reader.manifest.progress.optimizer_step if keeps_moments else 0)
+    fragments.set_loss_scale(reader.manifest.progress.loss_scale)
     fragments.weights_follow()
 
 

@@ -106,6 +106,22 @@ class LowestLoss(Section):
     """Evaluations after it, none of which was lower."""
 
 
+class LossScale(Section):
+    """Where fp16's loss scale stands."""
+
+    scale: float
+    """What the loss is multiplied by."""
+
+    updates: int
+    """Updates tried so far."""
+
+    last_overflow: int
+    """Which of them overflowed last; -1: none."""
+
+    overflows_left: int
+    """The how-manieth overflow from here halves the scale."""
+
+
 class Progress(Section):
     """How far the run was, and on what."""
 
@@ -114,6 +130,9 @@ class Progress(Section):
     consumed_tokens: int
     optimizer_step: int
     """Updates that Adam's moments have seen; 0 where the optimizer does not count them."""
+
+    loss_scale: LossScale | None = None
+    """Of a run in fp16."""
 
     loss: float | None = None
     """Training loss of the last step, nats a token."""

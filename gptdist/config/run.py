@@ -13,6 +13,7 @@ from gptdist.config.memory import MemoryConfig
 from gptdist.config.model import ModelConfig
 from gptdist.config.optimization import OptimizerConfig, ScheduleConfig
 from gptdist.config.parallel import ParallelConfig
+from gptdist.config.precision import LossScaleConfig, Precision, precision_problems
 from gptdist.config.section import Section
 from gptdist.config.seq_length import SeqLengths
 from gptdist.config.validation import EarlyStoppingConfig
@@ -46,9 +47,12 @@ class TrainingConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """``auto`` takes CUDA where there is one."""
 
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     """Number format of weights and activations; ``auto`` is bf16 on CUDA and fp32 on CPU. The optimizer's copy is
     always fp32."""
+
+    loss_scale: LossScaleConfig = LossScaleConfig()
+    """Of precision fp16."""
 
     z_loss: float = 0.0
     """Coefficient of mean(log(sum of exp(logits))^2) in the gradient, against drifting logits; PaLM has 1e-4. The
@@ -67,7 +71,7 @@ class TrainingConfig(Section):
             bad.append(f"training.z_loss: must be at least 0, got {self.z_loss}")
         if self.collective_timeout_seconds <= 0:
             bad.append(f"training.collective_timeout_seconds: must be above 0, got {self.collective_timeout_seconds}")
-        return bad
+        return bad + self.loss_scale.problems(self.precision)
 
     def early_stopping_problems(self, eval_steps: int) -> list[str]:
         """Return why the run cannot end early as ``early_stopping`` says."""
@@ -191,15 +195,6 @@ class RunConfig(Section):
         """Folder that holds one folder a checkpoint."""
         return self.folder / "checkpoints"
 
-    def precision_problems(self, is_bf16: bool) -> list[str]:
-        """Return why the ZeRO stage cannot be trained in bf16; where precision is auto, the device decides on that."""
-        if is_bf16 and self.parallel.zero_stage == 0:
-            return [
-                "parallel.zero_stage: DeepSpeed has no fp32 gradient accumulation for bf16 at stage 0; "
-                "use 1, or set training.precision to fp32"
-            ]
-        return []
-
     def problems(self, world_size: int | None = None) -> list[str]:
         """Return every reason why the run cannot be trained; looks at no disk and no GPU.
 
@@ -234,7 +229,9 @@ class RunConfig(Section):
         ]
         if bad:
             return bad  # what follows divides by these numbers
-        bad = self.parallel.problems(ranks, self.model) + self.precision_problems(self.training.precision == "bf16")
+        bad = self.parallel.problems(ranks, self.model)
+        offloads = bool(self.memory.offload())
+        bad += precision_problems(self.training.precision, self.parallel.zero_stage, offloads=offloads)
         for index, stage in enumerate(self.batch.seq_length_ramp):
             where = f"batch.seq_length_ramp[{index}].seq_length"
             bad += self.parallel.sequence_problems(stage.seq_length, where)

@@ -45,17 +45,38 @@ def choose_device(kind: str, precision: str, local_rank: int) -> Device:
     """Return the device that ``kind`` and ``precision`` of the training section ask for.
 
     Raises:
-        TrainingError: CUDA is asked for and there is none.
+        TrainingError: CUDA is asked for and there is none, or the device does not compute in that format.
     """
     has_cuda = torch.cuda.is_available()
     if kind == "cuda" and not has_cuda:
         raise TrainingError("training.device: cuda is asked for, but torch sees no CUDA device; use auto or cpu")
     use_cuda = has_cuda and kind != "cpu"
-    formats = {"fp32": torch.float32, "bf16": torch.bfloat16, "auto": torch.bfloat16 if use_cuda else torch.float32}
+    formats = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    formats["auto"] = formats["bf16" if use_cuda else "fp32"]
     device = Device(kind="cuda" if use_cuda else "cpu", dtype=formats[precision], local_rank=local_rank)
     if use_cuda:
         torch.cuda.set_device(device.torch_device)
+    check_format(device)
     return device
+
+
+def check_format(device: Device) -> None:
+    """Refuse a number format that the device lacks.
+
+    Raises:
+        TrainingError: names what to use instead.
+    """
+    if device.dtype == torch.bfloat16 and device.kind == "cuda":
+        if not torch.cuda.is_bf16_supported(including_emulation=False):
+            name = torch.cuda.get_device_name(device.torch_device)
+            raise TrainingError(f"training.precision: {name} does not compute in bf16; use fp16 or fp32")
+    elif device.dtype == torch.float16 and device.kind == "cpu" and not cpu_has_fp16():
+        raise TrainingError("training.precision: this processor does not compute in fp16; use bf16 or fp32")
+
+
+def cpu_has_fp16() -> bool:
+    """Return whether torch multiplies fp16 matrices on this processor, which DeepSpeed asks for."""
+    return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_fp16_supported())
 
 
 def peak_flops(device: Device) -> tuple[float, str] | None:

@@ -231,6 +231,7 @@ def transformer_config(
         params_dtype=dtype,
         pipeline_dtype=dtype,
         bf16=dtype == torch.bfloat16,
+        fp16=dtype == torch.float16,
         **_recomputation(config, memory),
         perform_initialization=False,  # ours does not depend on the layout
         use_cpu_initialization=not torch.cuda.is_available(),

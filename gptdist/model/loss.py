@@ -64,25 +64,30 @@ class _VocabularyLoss(torch.autograd.Function):
         weight_grad = torch.zeros_like(weight, dtype=torch.float32) if needs_grad else None
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         count = labels.shape[0]
+        # In fp16 the gradients of a mean would round to 0 before the loss scale is in: until then they are a sum's.
+        ctx.divide_by = count if hidden.dtype == torch.float16 else 1
         step = max(1, CHUNK_ELEMENTS // max(1, weight.shape[0]))
         for begin in range(0, count, step):
             chunk = slice(begin, begin + step)
             losses, logit_grad = _chunk(hidden[chunk], rows, labels[chunk], shard, z_loss)
             total += losses.sum()
             if hidden_grad is not None and weight_grad is not None:
-                logit_grad = logit_grad.div_(count).to(hidden.dtype)
+                logit_grad = logit_grad.div_(count // ctx.divide_by).to(hidden.dtype)
                 torch.mm(logit_grad, rows, out=hidden_grad[chunk])
                 weight_grad[: shard.num_valid] += logit_grad.t() @ hidden[chunk]
         if hidden_grad is not None and weight_grad is not None:
             if shard.group is not None:
                 dist.all_reduce(hidden_grad, group=shard.group)
-            ctx.save_for_backward(hidden_grad, weight_grad.to(weight.dtype))
+            ctx.save_for_backward(hidden_grad, weight_grad if ctx.divide_by > 1 else weight_grad.to(weight.dtype))
         return total / count
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, None, None, None]:
         hidden_grad, weight_grad = ctx.saved_tensors
-        return hidden_grad * grads[0], weight_grad * grads[0], None, None, None
+        if ctx.divide_by == 1:
+            return hidden_grad * grads[0], weight_grad * grads[0], None, None, None
+        factor = grads[0] / ctx.divide_by
+        return (hidden_grad.float() * factor).half(), (weight_grad * factor).half(), None, None, None
 
 
 def _chunk(

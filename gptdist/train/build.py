@@ -18,6 +18,7 @@ from gptdist.checkpoint.fragments import OptimizerFragments
 from gptdist.checkpoint.identity import RunIdentity, changes, check_continues
 from gptdist.checkpoint.load import load_run
 from gptdist.checkpoint.read import CheckpointReader
+from gptdist.config.precision import precision_problems
 from gptdist.config.run import RunConfig
 from gptdist.data.attempts import START, start_facts
 from gptdist.data.plan import DataPlan, check_epochs
@@ -44,7 +45,7 @@ logger = logging.getLogger(__name__)
 def join(config: RunConfig, local_rank: int) -> tuple[Mesh, Device]:
     """Meet the other ranks. Collective: every rank calls it, with the environment that torchrun sets."""
     device = choose_device(config.training.device, config.training.precision, local_rank)
-    problems = config.precision_problems(device.dtype == torch.bfloat16)
+    problems = precision_problems("bf16" if device.dtype == torch.bfloat16 else "", config.parallel.zero_stage)
     if problems:
         raise ConfigError(problems)
     timeout = timedelta(seconds=config.training.collective_timeout_seconds)

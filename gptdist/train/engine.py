@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import nn
 
 from gptdist.config.run import RunConfig
+from gptdist.errors import TrainingError
 from gptdist.mesh.groups import Mesh, ModelParallelUnit
 from gptdist.model.parameters import is_hidden_matrix, logical_shape_of, lr_scale
 from gptdist.train.muon import IS_HIDDEN
@@ -16,6 +17,8 @@ from gptdist.train.optimizers import new_optimizer
 
 NO_CLIPPING = 1e30
 """Passed as the norm to clip to where nothing shall be clipped: DeepSpeed then still reports the norm."""
+
+LOWEST_LOSS_SCALE = 1.0
 
 LR_SCALE = "lr_scale"
 """Key of a parameter group: what its learning rate is multiplied by."""
@@ -38,6 +41,16 @@ def deepspeed_config(config: RunConfig, mesh: Mesh, dtype: torch.dtype) -> dict[
     }
     if dtype == torch.bfloat16:
         derived["bf16"] = {"enabled": True}
+    elif dtype == torch.float16:
+        scale = config.training.loss_scale
+        derived["fp16"] = {
+            "enabled": True,
+            "initial_scale_power": scale.initial_power,
+            "loss_scale_window": scale.window_steps,
+            "hysteresis": scale.hysteresis,
+            "min_loss_scale": int(LOWEST_LOSS_SCALE),
+        }
+    if dtype != torch.float32:
         derived["data_types"] = {"grad_accum_dtype": "fp32"}
     return {**config.deepspeed, **derived}
 
@@ -82,6 +95,8 @@ class Engine:
             config=deepspeed_config(config, mesh, dtype),
             mpu=ModelParallelUnit(mesh),
         )
+        if self.loss_scale is not None:
+            self.optimizer.loss_scaler.raise_error_at_min_scale = False  # ours says what to do
 
     @property
     def module(self) -> nn.Module:
@@ -101,6 +116,17 @@ class Engine:
             return self._grad_norm
         norm = self.deepspeed.get_global_grad_norm()
         return None if norm is None else float(norm)
+
+    @property
+    def loss_scale(self) -> float | None:
+        """What the loss is multiplied by in fp16; None in other formats."""
+        scaler = getattr(self.optimizer, "loss_scaler", None)
+        return float(scaler.cur_scale) if scaler is not None and scaler.dynamic else None
+
+    @property
+    def overflowed(self) -> bool:
+        """Whether the last update was left out because gradients overflowed fp16; the same on every rank."""
+        return self.loss_scale is not None and bool(self.optimizer.overflow)
 
     def set_learning_rate(self, lr: float) -> None:
         """Use ``lr`` from the next update on, scaled as each group's parameters need it."""
@@ -122,11 +148,20 @@ class Engine:
         """Add the gradients of one micro batch, and update the weights after the last one of a step.
 
         Collective: every rank calls it.
+
+        Raises:
+            TrainingError: gradients overflow fp16 whatever the loss scale, on every rank.
         """
+        scale, updates = self.loss_scale, self.deepspeed.is_gradient_accumulation_boundary()
         self.deepspeed.backward(loss)
-        if self._clip_norm is not None and self.deepspeed.is_gradient_accumulation_boundary():
+        if self._clip_norm is not None and updates:
             self._grad_norm = clip_gradients(self.module, self._clip_norm, self._mesh)
         self.deepspeed.step()
+        if updates and scale == LOWEST_LOSS_SCALE and self.overflowed:
+            raise TrainingError(
+                f"training.precision: gradients overflow fp16 even with a loss scale of {scale:g}; "
+                f"look at the data, lower optimizer.lr, or use bf16"
+            )
 
 
 def clip_gradients(model: nn.Module, max_norm: float, mesh: Mesh) -> float:

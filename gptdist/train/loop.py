@@ -106,7 +106,11 @@ def train_step(run: Run) -> StepResult:
         summed = total.to(run.device.torch_device)
         dist.all_reduce(summed)
         total = summed.cpu()
-    mean, grad_norm = float(total[0]), run.engine.grad_norm
+    mean, grad_norm = float(total[0]), None if run.engine.overflowed else run.engine.grad_norm
+    if run.engine.overflowed and run.mesh.is_lead:
+        logger.warning(
+            "step %d: gradients overflow fp16, no update; loss scale %g", state.step + 1, run.engine.loss_scale
+        )
     _check_finite(state, {"loss": mean, "gradient norm": grad_norm}, samples)
     return StepResult(
         loss=mean,
@@ -145,6 +149,7 @@ def log_step(run: Run, result: StepResult) -> None:
         "loss": result.loss,
         "grad_norm": result.grad_norm,
         "lr": result.lr,
+        **({} if run.engine.loss_scale is None else {"loss_scale": run.engine.loss_scale}),
         "step_seconds": seconds / state.since.steps,
         "data_seconds": state.since.data_seconds / state.since.steps,
         "tokens_per_second": tokens_per_second,
@@ -204,6 +209,7 @@ def save(run: Run) -> None:
             consumed_samples=state.consumed_samples,
             consumed_tokens=state.consumed_samples * run.config.model.seq_length,
             optimizer_step=run.fragments.optimizer_step(),
+            loss_scale=run.fragments.loss_scale(),
             loss=state.loss,
             validation_loss=state.validation_loss,
             lowest=state.lowest,

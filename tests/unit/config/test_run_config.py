@@ -130,6 +130,31 @@ def test_defaults_are_filled_in_and_frozen(tmp_path: Path) -> None:
         (["training.collective_timeout_seconds=0.0"], "training.collective_timeout_seconds: must be above 0"),
         (["optimizer.lr=-1"], "optimizer.lr: must be above 0, got -1.0"),
         (["optimizer.beta2=1.0"], "optimizer.beta2: must be at least 0 and below 1, got 1.0"),
+        (
+            ["training.precision=fp8"],
+            "training.precision: fp8 needs layers of Transformer Engine, which the model has none",
+        ),
+        (
+            ["training.precision=fp16", "parallel.zero_stage=0"],
+            "no fp32 gradient accumulation for fp16 at stage 0; use 1 or 2",
+        ),
+        (
+            ["training.precision=fp16", "parallel.zero_stage=3"],
+            "by the next step's loss scale; use 1 or 2, or set training.precision to b",
+        ),
+        (
+            ["training.precision=fp16", "memory.offload_optimizer=cpu"],
+            "training.precision: fp16 is not tested with offload; use bf16, or leave memory.offload_optimizer out",
+        ),
+        (["training.loss_scale.window_steps=9"], "training.loss_scale: belongs to precision fp16, not auto; remove it"),
+        (
+            ["training.precision=fp16", "training.loss_scale.hysteresis=0"],
+            "training.loss_scale.hysteresis: must be at least 1",
+        ),
+        (
+            ["training.precision=fp16", "training.loss_scale.initial_power=40"],
+            "initial_power: must be from 0 to 32, got 40",
+        ),
         (["optimizer.kind=sgd"], "optimizer.kind: input should be 'adamw'"),
         (["optimizer.kind=lion", "optimizer.eps=1e-8"], "optimizer.eps: belongs to kind adamw, not lion; remove it"),
         (["optimizer.muon_momentum=0.9"], "optimizer.muon_momentum: belongs to kind muon, not adamw; remove it"),
