@@ -16,7 +16,7 @@ from gptdist.config.parallel import ParallelConfig
 from gptdist.config.precision import LossScaleConfig, Precision, precision_problems
 from gptdist.config.section import Section
 from gptdist.config.seq_length import SeqLengths
-from gptdist.config.validation import EarlyStoppingConfig
+from gptdist.config.validation import EarlyStoppingConfig, GenerationConfig, generation_problems
 
 OWNED_BY_US = {
     "train_batch_size": "batch.global_batch_size",
@@ -90,13 +90,18 @@ class IntervalsConfig(Section):
     save_steps: int = 500
     """A checkpoint; one is also saved at the end and on a stop signal."""
 
+    sample_steps: int | None = None
+    """Texts that the model writes on ``generation``'s prompts; unset is none."""
+
     check_steps: int = 100
     """A comparison of checksums of the weights that ranks must hold alike; the run ends where they differ."""
 
     def problems(self) -> list[str]:
         """Return every interval below 1."""
         return [
-            f"intervals.{name}: must be at least 1, got {value}" for name, value in self.tree().items() if value < 1
+            f"intervals.{name}: must be at least 1, got {value}"
+            for name, value in self.tree().items()
+            if value is not None and value < 1
         ]
 
 
@@ -156,6 +161,7 @@ class RunConfig(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     memory: MemoryConfig = MemoryConfig()
     intervals: IntervalsConfig = IntervalsConfig()
+    generation: GenerationConfig | None = None
     launch: LaunchConfig = LaunchConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
     deepspeed: dict[str, Any] = Field(default_factory=dict)
@@ -216,6 +222,7 @@ class RunConfig(Section):
                 "optimizer.kind: mup's learning rates are for adamw and lion, not muon; use model.init gpt2 or small"
             )
         bad += self.training.early_stopping_problems(self.intervals.eval_steps)
+        bad += generation_problems(self.generation, self.intervals.sample_steps, self.model.seq_length)
         bad += self.telemetry.problems() + self.data.loss_mask.problems(self.model.vocab_size)
         bad += [
             f"deepspeed.{key}: follows from {ours}; set that instead"

@@ -78,3 +78,56 @@ class EarlyStoppingConfig(Section):
                 f"or leave early_stopping out"
             )
         return bad
+
+
+class GenerationConfig(Section):
+    """Texts that the model writes every ``intervals.sample_steps`` steps, into RUN/samples.jsonl and TensorBoard."""
+
+    prompts: tuple[str, ...] = ()
+    """What to continue; an empty one begins a new document."""
+
+    prompts_file: Path | None = None
+    """UTF-8 file with a prompt on each line, in place of ``prompts``; relative to the working folder."""
+
+    max_new_tokens: int = 64
+    """Tokens of a text at most; it ends earlier at the end of its document, or where ``model.seq_length`` is full."""
+
+    temperature: float = 1.0
+    """Logits are divided by it: below 1 the likely tokens get likelier. 0 always takes the likeliest."""
+
+    top_k: int = 0
+    """Choose among this many likeliest tokens; 0 is all."""
+
+    top_p: float = 1.0
+    """Choose among the likeliest tokens that together have this probability."""
+
+    def problems(self, seq_length: int) -> list[str]:
+        """Return every value out of its range."""
+        bad = []
+        if bool(self.prompts) == (self.prompts_file is not None):
+            found = "both" if self.prompts else "neither"
+            bad.append(f"generation: takes either prompts or prompts_file, got {found}; set one")
+        if not 1 <= self.max_new_tokens < seq_length:
+            bad.append(
+                f"generation.max_new_tokens: must be from 1 to model.seq_length - 1 ({seq_length - 1}), "
+                f"got {self.max_new_tokens}"
+            )
+        if self.temperature < 0.0:
+            bad.append(f"generation.temperature: must be at least 0, got {self.temperature}; 0 takes the likeliest")
+        if self.top_k < 0:
+            bad.append(f"generation.top_k: must be at least 0, got {self.top_k}; 0 is all tokens")
+        if not 0.0 < self.top_p <= 1.0:
+            bad.append(f"generation.top_p: must be above 0 and at most 1, got {self.top_p}; 1 is all tokens")
+        if self.temperature == 0.0 and (self.top_k or self.top_p < 1.0):
+            bad.append("generation.temperature: 0 takes the likeliest token; remove top_k and top_p, or raise it")
+        return bad
+
+
+def generation_problems(generation: GenerationConfig | None, sample_steps: int | None, seq_length: int) -> list[str]:
+    """Return why texts cannot be written every ``sample_steps`` steps."""
+    if generation is None:
+        return [] if sample_steps is None else ["intervals.sample_steps: generation is missing; set generation.prompts"]
+    bad = generation.problems(seq_length)
+    if sample_steps is None:
+        bad.append("generation: intervals.sample_steps is missing; set it, or remove generation")
+    return bad

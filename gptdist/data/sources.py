@@ -11,6 +11,7 @@ from gptdist.data.dataset import TokenDataset
 from gptdist.data.manifest import DatasetManifest
 from gptdist.data.mixture import weights_by_size
 from gptdist.data.order import SampleAddress, SampleOrder, evaluation_windows
+from gptdist.data.prompts import read_prompts
 from gptdist.data.provenance import DocumentSpan
 from gptdist.data.rules import SampleRules
 from gptdist.errors import ConfigError, DataError
@@ -201,5 +202,6 @@ def check_data(config: RunConfig) -> tuple[Tokenizer, TrainingData]:
         raise ConfigError(missing)
     validation_sources(config)
     tokenizer = check_tokenizer(config)
+    read_prompts(config, tokenizer)
     SampleRules.of(config.data, tokenizer)
     return tokenizer, TrainingData(config)

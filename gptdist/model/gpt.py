@@ -63,6 +63,8 @@ class OutputHead(nn.Module):
         self.weight = weight
         self.shard = shard
         self.multiplier = multiplier
+        self.last_tokens: Tensor | None = None
+        """[b], the only place of each sequence whose logits are wanted; None for all."""
 
     def forward(
         self,
@@ -84,6 +86,8 @@ class OutputHead(nn.Module):
         if labels is not None:
             loss = vocabulary_loss(hidden.flatten(0, 1), matrix, labels.t().reshape(-1), self.shard, self.z_loss)
             return loss, None
+        if self.last_tokens is not None:
+            hidden = hidden[self.last_tokens, torch.arange(hidden.shape[1], device=hidden.device)].unsqueeze(0)
         logits = hidden @ matrix.t()
         if runtime_gather_output:
             logits = gather_from_tensor_model_parallel_region(logits)

@@ -1,5 +1,6 @@
 """Numbers of a run: one console line, one line of metrics.jsonl, and TensorBoard, all from the same record."""
 
+import json
 import logging
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from gptdist.telemetry.ledger import append_json_line
 logger = logging.getLogger(__name__)
 
 METRICS_NAME = "metrics.jsonl"
+SAMPLES_NAME = "samples.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 
 _FORMATS = {
@@ -40,6 +42,7 @@ class Metrics:
             first_step: where the progress bar begins.
             tensorboard: whether to write event files.
         """
+        self._folder = folder
         self._path = folder / METRICS_NAME
         self._attempt = attempt
         self._writer: Any = None
@@ -83,6 +86,20 @@ class Metrics:
                     self._writer.add_scalar(f"{kind}/{name}", value, step)
         parts = [form.format(numbers[name]) for name, form in _FORMATS.items() if numbers.get(name) is not None]
         logger.info("step %d | %s", step, " | ".join(parts))
+
+    def log_samples(self, step: int, samples: list[dict[str, Any]]) -> None:
+        """Record texts that the model wrote after ``step``, each with its ``prompt`` and ``text``."""
+        for number, sample in enumerate(samples):
+            append_json_line(self._folder / SAMPLES_NAME, {"attempt": self._attempt, "step": step, **sample})
+            if self._writer is not None:
+                self._writer.add_text(f"samples/{number}", f"**{sample['prompt']}**{sample['text']}", step)
+            logger.info("step %d | %s → %s", step, one_line(sample["prompt"]), one_line(sample["text"]))
+
+
+def one_line(text: str, most: int = 80) -> str:
+    """Return ``text`` on one line of a log: control characters escaped, cut to ``most`` characters."""
+    shown = json.dumps(text, ensure_ascii=False)
+    return shown if len(shown) <= most else shown[: most - 1] + "…"
 
 
 class ProgressHandler(logging.Handler):

@@ -37,6 +37,7 @@ from gptdist.telemetry.metrics import Metrics
 from gptdist.train.engine import Engine, deepspeed_config
 from gptdist.train.muon import Muon
 from gptdist.train.run import Run, TrainState
+from gptdist.train.sampler import Sampler
 from gptdist.train.stop_signal import StopSignal
 
 logger = logging.getLogger(__name__)
@@ -105,6 +106,7 @@ def build(config: RunConfig, mesh: Mesh, device: Device, stop_signal: StopSignal
         identity=identity,
         state=state,
         stop_signal=stop_signal,
+        sampler=Sampler.of(config, tokenizer),
         peak_flops=peak[0] if peak else None,
         metrics=_open_metrics(config, ledger, state),
         ledger=ledger,

@@ -20,6 +20,7 @@ from gptdist.train.evaluate import evaluate
 from gptdist.train.masking import mean_factor
 from gptdist.train.randomness import seed_micro_batch
 from gptdist.train.run import Run, StepResult, TrainState
+from gptdist.train.samples import log_samples
 from gptdist.train.schedule import Position, learning_rate
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ def train(run: Run) -> bool:
             check_equal_weights(run.parameters, run.mesh, state.step)
         if state.step % every.eval_steps == 0 or is_last:
             log_evaluation(run)
+        log_samples(run, is_last=is_last)
         ends_early = state.step % every.eval_steps == 0 and note_evaluation(run)
         if result.stopping or is_last or ends_early or state.step % every.save_steps == 0:
             save(run)

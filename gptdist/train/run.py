@@ -18,6 +18,7 @@ from gptdist.model.parameters import LocalParameter
 from gptdist.telemetry.ledger import Ledger
 from gptdist.telemetry.metrics import Metrics
 from gptdist.train.engine import Engine
+from gptdist.train.sampler import Sampler
 from gptdist.train.stop_signal import StopSignal
 
 
@@ -92,6 +93,9 @@ class Run:
     identity: RunIdentity
     state: TrainState
     stop_signal: StopSignal
+    sampler: Sampler | None
+    """Writes texts, if the run shall."""
+
     peak_flops: float | None
     """FLOP/s of one rank at most."""
 

@@ -77,3 +77,44 @@ def test_early_stopping_that_cannot_work(stopping: dict[str, Any], message: str)
     assert _problems(training=training, intervals={"eval_steps": 2}) == [message]
     fine = {"train_steps": 10, "early_stopping": {"patience_evaluations": 3}}
     assert not _problems(training=fine, intervals={"eval_steps": 2})
+
+
+@pytest.mark.parametrize(
+    ("generation", "message"),
+    [
+        ({}, "generation: takes either prompts or prompts_file, got neither; set one"),
+        (
+            {"prompts": ["a"], "prompts_file": "p.txt"},
+            "generation: takes either prompts or prompts_file, got both; set one",
+        ),
+        (
+            {"prompts": ["a"], "max_new_tokens": 32},
+            "generation.max_new_tokens: must be from 1 to model.seq_length - 1 (31), got 32",
+        ),
+        (
+            {"prompts": ["a"], "temperature": -1.0},
+            "generation.temperature: must be at least 0, got -1.0; 0 takes the likeliest",
+        ),
+        (
+            {"prompts": ["a"], "temperature": 0.0, "top_k": 3},
+            "generation.temperature: 0 takes the likeliest token; remove top_k and top_p, or raise it",
+        ),
+        ({"prompts": ["a"], "top_k": -1}, "generation.top_k: must be at least 0, got -1; 0 is all tokens"),
+        ({"prompts": ["a"], "top_p": 0.0}, "generation.top_p: must be above 0 and at most 1, got 0.0; 1 is all tokens"),
+    ],
+)
+def test_texts_that_cannot_be_written(generation: dict[str, Any], message: str) -> None:
+    generation = {"max_new_tokens": 5} | generation
+    assert _problems(generation=generation, intervals={"sample_steps": 2}) == [message]
+
+
+def test_texts_need_prompts_and_steps() -> None:
+    fine = {"prompts": ["a"], "max_new_tokens": 5}
+    assert not _problems(generation=fine, intervals={"sample_steps": 2})
+    assert _problems(generation=fine) == ["generation: intervals.sample_steps is missing; set it, or remove generation"]
+    assert _problems(intervals={"sample_steps": 2}) == [
+        "intervals.sample_steps: generation is missing; set generation.prompts"
+    ]
+    assert _problems(generation=fine, intervals={"sample_steps": 0}) == [
+        "intervals.sample_steps: must be at least 1, got 0"
+    ]
