@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from gptdist.config.data_stages import DataStage
 from gptdist.config.loss_mask import LossMaskConfig
 from gptdist.config.section import Section, path_problem
 from gptdist.config.validation import ValidationSet, set_problems
@@ -33,11 +34,19 @@ class DataSource(Section):
         """The weight, or what stands for an unset one."""
         return 1.0 if self.weight is None else self.weight
 
-    def problems(self, where: str) -> list[str]:
-        """Return every value out of its range; ``where`` is the section's place in the config."""
+    def problems(self, where: str, *, comes_later: bool = False) -> list[str]:
+        """Return every value out of its range.
+
+        Args:
+            where: the section's place in the config.
+            comes_later: whether a stage gives the source a weight.
+        """
         bad = []
-        if self.weight is not None and self.weight <= 0.0:
-            bad.append(f"{where}.weight: must be above 0, got {self.weight}; remove the source instead")
+        if self.weight is not None and (self.weight < 0.0 or (self.weight == 0.0 and not comes_later)):
+            bad.append(
+                f"{where}.weight: must be above 0, got {self.weight}; remove the source instead, or give it a weight "
+                f"in one of data.stages"
+            )
         if self.max_epochs is not None and self.max_epochs <= 0.0:
             bad.append(f"{where}.max_epochs: must be above 0, got {self.max_epochs}; leave it out for no limit")
         return bad
@@ -55,6 +64,9 @@ class DataConfig(Section):
     temperature: float | None = None
     """Unset: shares go by the weights alone. T: they go by weight x (training tokens of the source)^(1/T), so that 1
     takes every source in proportion to its size, and a larger value takes more of the small ones."""
+
+    stages: tuple[DataStage, ...] = ()
+    """Other weights from some point of the run on, in their order; a source goes on where it was."""
 
     separate_documents: bool = False
     """Whether a token attends to its own document only, and positions begin anew in each; else a sample is one text."""
@@ -76,7 +88,10 @@ class DataConfig(Section):
         """Return what is wrong with the section itself, without a look at the disk."""
         bad = [] if self.sources else ["data.sources: empty; name at least one dataset folder"]
         for index, source in enumerate(self.sources):
-            bad += source.problems(f"data.sources[{index}]")
+            comes_later = any(stage.weights.get(source.name, 0.0) > 0.0 for stage in self.stages)
+            bad += source.problems(f"data.sources[{index}]", comes_later=comes_later)
+        if self.sources and all(source.weight == 0.0 for source in self.sources):
+            bad.append("data.sources: every weight is 0 at the beginning of the run; give one to a source")
         names = [source.name for source in self.sources]
         bad += [
             f"data.sources: two folders are called '{name}'; rename one, or list it once with the summed weight"

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from gptdist.config.batch import BatchConfig, BatchSizes
 from gptdist.config.data import DataConfig
+from gptdist.config.data_stages import stage_problems
 from gptdist.config.memory import MemoryConfig
 from gptdist.config.model import ModelConfig
 from gptdist.config.optimization import OptimizerConfig, ScheduleConfig
@@ -224,6 +225,8 @@ class RunConfig(Section):
         bad += self.training.early_stopping_problems(self.intervals.eval_steps)
         bad += generation_problems(self.generation, self.intervals.sample_steps, self.model.seq_length)
         bad += self.telemetry.problems() + self.data.loss_mask.problems(self.model.vocab_size)
+        names = [source.name for source in self.data.sources]
+        bad += stage_problems(self.data.stages, names, self.model.seq_length)
         bad += [
             f"deepspeed.{key}: follows from {ours}; set that instead"
             for key, ours in OWNED_BY_US.items()

@@ -52,7 +52,7 @@ class Mixture:
         for k in by_remainder[: BLOCK - sum(counts)]:
             counts[k] += 1
         for name, count, weight in zip(names, counts, weights, strict=True):
-            if not count:
+            if not count and weight:
                 raise DataError(
                     f"data.sources: '{name}' has a share of {weight / total:.2g}, less than 1/{BLOCK} of the samples; "
                     f"raise its weight, set or raise data.temperature, or remove the source"

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from gptdist.data.mixture import Mixture
 from gptdist.data.permutation import KeyedPermutation
+from gptdist.data.staged_mixture import StagedMixture
 from gptdist.errors import DataError
 
 
@@ -37,9 +38,18 @@ class SampleOrder:
     """The order of all samples of a run."""
 
     def __init__(
-        self, names: Sequence[str], tokens: Sequence[int], weights: Sequence[float], *, seq_length: int, seed: int
+        self,
+        names: Sequence[str],
+        tokens: Sequence[int],
+        weights: Sequence[float],
+        *,
+        seq_length: int,
+        seed: int,
+        stages: Sequence[tuple[int, Sequence[float]]] = (),
     ) -> None:
         """Order the windows of sources with these names, token counts and weights.
+
+        Each of ``stages`` is the sample from which on other weights hold, and these.
 
         Raises:
             DataError: a source is shorter than one sample.
@@ -53,7 +63,8 @@ class SampleOrder:
         self.names = tuple(names)
         self.tokens = tuple(tokens)
         self.windows = tuple(num_windows(count, seq_length) for count in tokens)
-        self.mixture = Mixture(weights, seed, names)
+        mixtures = [Mixture(some, seed, names) for some in (weights, *(later for _, later in stages))]
+        self.mixture = StagedMixture(mixtures, [first for first, _ in stages])
         self._seq_length = seq_length
         self._seed = seed
         self._permutation = lru_cache(maxsize=2 * len(names))(self._make_permutation)
@@ -71,7 +82,7 @@ class SampleOrder:
     def most_samples(self, limits: Sequence[int | None]) -> int | None:
         """Return the longest run, in samples, that takes at most ``limits[k]`` of source k; none if nothing limits."""
         ends = [self.mixture.sample_of(source, limit) for source, limit in enumerate(limits) if limit is not None]
-        return min(ends, default=None)
+        return min((end for end in ends if end is not None), default=None)
 
 
 def evaluation_windows(num_tokens: int, seq_length: int, samples: int) -> list[int]:

@@ -23,7 +23,7 @@ class SourcePlan:
     """Of its training split."""
 
     share: float
-    """Fraction of the samples of every whole block."""
+    """Fraction of the samples of every whole block, in the stage that the run stands in."""
 
     windows: int
     """Samples of one epoch."""
@@ -125,7 +125,7 @@ def plan_data(
             index=index,
             name=source.name,
             tokens=order.tokens[index],
-            share=order.mixture.shares[index],
+            share=order.mixture.shares_at(consumed_samples)[index],
             windows=order.windows[index],
             samples=counts[index],
             max_epochs=source.max_epochs,

@@ -27,6 +27,16 @@ def mixture_weights(config: RunConfig, tokens: Sequence[int]) -> list[float]:
     return weights_by_size(weights, tokens, config.data.temperature)
 
 
+def stage_weights(config: RunConfig, tokens: Sequence[int]) -> list[tuple[int, list[float]]]:
+    """Return the first sample of each of ``data.stages``, and its weights."""
+    stages, names = config.data.stages, [source.name for source in config.data.sources]
+    by_stage = [[stage.weights.get(name, 0.0) for name in names] for stage in stages]
+    return [
+        (stage.first_sample(config.model.seq_length), weights_by_size(weights, tokens, config.data.temperature))
+        for stage, weights in zip(stages, by_stage, strict=True)
+    ]
+
+
 def sample_order(config: RunConfig, tokens: Sequence[int]) -> SampleOrder:
     """Return the order of a run's samples from the number of training ``tokens`` of each source.
 
@@ -39,6 +49,7 @@ def sample_order(config: RunConfig, tokens: Sequence[int]) -> SampleOrder:
         weights=mixture_weights(config, tokens),
         seq_length=config.model.seq_length,
         seed=config.seed,
+        stages=stage_weights(config, tokens),
     )
 
 

@@ -43,7 +43,7 @@ def test_shares_follow_sizes_where_a_temperature_is_set(tmp_path: Path) -> None:
     assert prose > 2.5 * code
     assert data.order.tokens == tuple(training_tokens(config)) == (prose, code)
     expected = prose**0.5 / (prose**0.5 + code**0.5)
-    assert data.order.mixture.shares[0] == pytest.approx(expected, abs=1e-4)
+    assert data.order.mixture.shares_at(0)[0] == pytest.approx(expected, abs=1e-4)
     assert [source.weight for source in validation_sources(config)] == pytest.approx([expected, 1 - expected])
 
 
@@ -51,7 +51,7 @@ def test_without_a_temperature_unset_weights_are_equal(tmp_path: Path) -> None:
     write_dataset(tmp_path / "data" / "prose", documents=900)
     sources = [{"path": str(tmp_path / "data" / "prose")}, {"path": str(tmp_path / "data" / "code"), "weight": 3}]
     config = make_run_config(tmp_path, data={"sources": sources})
-    assert TrainingData(config).order.mixture.shares == (0.25, 0.75)
+    assert TrainingData(config).order.mixture.shares_at(0) == (0.25, 0.75)
     assert [source.weight for source in validation_sources(config)] == [0.25, 0.75]
 
 
