@@ -1,9 +1,8 @@
 """How ranks are split over the parallel axes."""
 
+from gptdist.config.layouts import ZERO_STAGES, LayoutKind
 from gptdist.config.model import ModelConfig
 from gptdist.config.section import Section
-
-ZERO_STAGES = (0, 1, 2, 3)
 
 
 class ParallelConfig(Section):
@@ -30,6 +29,17 @@ class ParallelConfig(Section):
     def data_parallel_size(self, world_size: int) -> int:
         """Return how many replicas of the model ``world_size`` ranks hold."""
         return world_size // (self.tensor_parallel_size * self.pipeline_parallel_size * self.context_parallel_size)
+
+    def kind(self, world_size: int, model: ModelConfig) -> LayoutKind:
+        """Return what ``world_size`` ranks split of ``model``."""
+        return LayoutKind(
+            zero_stage=self.zero_stage,
+            data_parallel=self.data_parallel_size(world_size) > 1,
+            tensor_parallel=self.tensor_parallel_size > 1,
+            sequence_parallel=self.sequence_parallel,
+            context_parallel=self.context_parallel_size > 1,
+            has_experts=model.moe is not None,
+        )
 
     def problems(self, world_size: int, model: ModelConfig) -> list[str]:
         """Return every reason why ``model`` cannot run on ``world_size`` ranks this way."""
@@ -59,10 +69,9 @@ class ParallelConfig(Section):
                 f"number of ranks ({world_size}); launch a multiple of {tensor * context} ranks, or shrink one"
             )
         bad += self.sequence_problems(model.seq_length)
-        if self.sequence_parallel and tensor == 1:
-            bad.append(
-                "parallel.sequence_parallel: needs tensor_parallel_size above 1, got 1; raise it, or leave it out"
-            )
+        refusal = self.kind(world_size, model).refusal()
+        if refusal is not None:
+            bad.append(refusal)
         sizes = {
             "num_attention_heads": model.num_attention_heads,
             "num_query_groups": model.query_groups,
@@ -86,7 +95,7 @@ class ParallelConfig(Section):
         return [
             f"parallel.{axis} ({getattr(self, axis)}): not tested with model.moe; use 1, and tensor_parallel_size or "
             f"zero_stage to spread the model"
-            for axis in ("pipeline_parallel_size", "context_parallel_size")
+            for axis in ("pipeline_parallel_size",)
             if getattr(self, axis) > 1
         ]
 

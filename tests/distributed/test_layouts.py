@@ -9,7 +9,7 @@ from gptdist.checkpoint.find import newest_whole
 from gptdist.checkpoint.read import CheckpointReader
 from tests.support.datasets import GPT2, LLAMA, MODERN, run_tree
 from tests.support.jobs import train_steps, validation_loss
-from tests.support.layouts import LAYOUTS, ONE_RANK, TestedLayout
+from tests.support.layouts import LAYOUTS, ONE_RANK, WIDE_CONTEXT_LAYOUTS, TestedLayout
 from tests.support.ranks import run_ranks
 
 LOSS_TOLERANCE = 2e-6
@@ -47,7 +47,7 @@ CASES = [
     for layout in LAYOUTS
     for model, shape in MODELS.items()
     if shape.get("num_query_groups", layout.tensor_parallel_size) % layout.tensor_parallel_size == 0
-]
+] + [(layout, "modern") for layout in (TestedLayout(1, 2, 1), TestedLayout(1, 3, 1), *WIDE_CONTEXT_LAYOUTS)]
 
 
 @pytest.mark.parametrize(("layout", "model"), CASES, ids=[f"{layout}-{model}" for layout, model in CASES])

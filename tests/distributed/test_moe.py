@@ -10,7 +10,7 @@ from gptdist.checkpoint.read import CheckpointReader
 from tests.distributed.test_layouts import GRADIENT_TOLERANCE, LOSS_TOLERANCE
 from tests.support.datasets import MOE, run_tree
 from tests.support.jobs import train_steps
-from tests.support.layouts import ONE_RANK, TestedLayout
+from tests.support.layouts import EXPERT_LAYOUTS, ONE_RANK, TestedLayout
 from tests.support.ranks import run_ranks
 
 STEPS = 3
@@ -49,7 +49,7 @@ def reference(folder: Path) -> tuple[list[Any], CheckpointReader]:
     return _train(folder, ONE_RANK)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("layout", EXPERT_LAYOUTS, ids=str)
 def test_layout_equals_one_rank(folder: Path, reference: Any, layout: TestedLayout) -> None:
     expected, one = reference
     seen, reader = _train(folder, layout)

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from gptdist.config.layouts import LayoutKind
+
 
 @dataclass(frozen=True)
 class TestedLayout:
@@ -17,6 +19,18 @@ class TestedLayout:
     pipeline_parallel_size: int = 1
 
     __test__ = False
+
+    def kind(self, *, has_experts: bool = False) -> LayoutKind:
+        """Return what this layout splits."""
+        split = self.tensor_parallel_size * self.context_parallel_size * self.pipeline_parallel_size
+        return LayoutKind(
+            zero_stage=self.zero_stage,
+            data_parallel=self.world_size > split,
+            tensor_parallel=self.tensor_parallel_size > 1,
+            sequence_parallel=self.sequence_parallel,
+            context_parallel=self.context_parallel_size > 1,
+            has_experts=has_experts,
+        )
 
     def sections(self) -> dict[str, Any]:
         """Return the config sections of this layout."""
@@ -70,12 +84,22 @@ LAYOUTS = [
     TestedLayout(2, 1, 1, context_parallel_size=2),
     TestedLayout(2, 2, 1, context_parallel_size=2),
     TestedLayout(2, 3, 1, context_parallel_size=2),
-    TestedLayout(4, 0, 2, context_parallel_size=2),
-    TestedLayout(4, 1, 2, context_parallel_size=2),
-    TestedLayout(4, 2, 1, context_parallel_size=2),
-    TestedLayout(4, 3, 1, context_parallel_size=2),
+]
+WIDE_CONTEXT_LAYOUTS = [
     TestedLayout(4, 1, 1, context_parallel_size=4),
     TestedLayout(4, 3, 1, context_parallel_size=4),
-    TestedLayout(4, 1, 2, sequence_parallel=True, context_parallel_size=2),
-    TestedLayout(4, 3, 2, sequence_parallel=True, context_parallel_size=2),
+    *(TestedLayout(4, stage, 1, context_parallel_size=2) for stage in range(4)),
+    *(TestedLayout(4, stage, 2, context_parallel_size=2) for stage in range(4)),
+    *(TestedLayout(4, stage, 2, sequence_parallel=True, context_parallel_size=2) for stage in range(4)),
+    *(TestedLayout(8, stage, 2, context_parallel_size=2) for stage in range(4)),
+    *(TestedLayout(8, stage, 2, sequence_parallel=True, context_parallel_size=2) for stage in range(4)),
 ]
+"""Tested with one model each: the one with most switches."""
+
+EXPERT_LAYOUTS = [
+    *(TestedLayout(1, stage, 1) for stage in range(1, 4)),
+    *(TestedLayout(2, stage, 1) for stage in range(4)),
+    *(TestedLayout(world, stage, 2) for world in (2, 4) for stage in range(4)),
+    *(TestedLayout(world, stage, 2, sequence_parallel=True) for world in (2, 4) for stage in range(4)),
+]
+"""Tested with a mixture of experts."""

@@ -211,9 +211,15 @@ def test_defaults_are_filled_in_and_frozen(tmp_path: Path) -> None:
                     *("model.moe={num_experts: 4}", "model.add_bias=false"),
                     *(f"parallel.{axis}=2", "launch.ranks_per_node=2"),
                 ],
-                f"parallel.{axis} (2): not tested with model.moe; use 1, and tensor_parallel_size",
+                message,
             )
-            for axis in ("pipeline_parallel_size", "context_parallel_size")
+            for axis, message in (
+                (
+                    "pipeline_parallel_size",
+                    "parallel.pipeline_parallel_size (2): not tested with model.moe; use 1, and ",
+                ),
+                ("context_parallel_size", "parallel.context_parallel_size: not with model.moe, whose router's losses"),
+            )
         ),
         (["schedule.warmup_steps=10"], "below the end of the decay (10), got 10; shorten the warm-up"),
         (["schedule.min_lr_ratio=2"], "schedule.min_lr_ratio: must be from 0 to 1, got 2.0"),
