@@ -45,6 +45,8 @@ def local_command(config: RunConfig, config_path: Path, overrides: Sequence[str]
         # With gloo, ranks of a restarted job would otherwise read the addresses of the dead ones.
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
     }
+    if config.training.deterministic:
+        environment["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # without it torch refuses cuBLAS in this mode
     return NodeCommand(argv, tuple(environment.items()))
 
 

@@ -55,6 +55,10 @@ class TrainingConfig(Section):
     loss_scale: LossScaleConfig = LossScaleConfig()
     """Of precision fp16."""
 
+    deterministic: bool = False
+    """Let torch use only algorithms that give the same bits every time, slower ones where need be; it raises an error
+    where there is none. A CPU run gives the same bits without it."""
+
     z_loss: float = 0.0
     """Coefficient of mean(log(sum of exp(logits))^2) in the gradient, against drifting logits; PaLM has 1e-4. The
     losses that are shown are without it."""

@@ -36,6 +36,7 @@ from gptdist.telemetry.ledger import Ledger
 from gptdist.telemetry.metrics import Metrics
 from gptdist.train.engine import Engine, deepspeed_config
 from gptdist.train.muon import Muon
+from gptdist.train.randomness import forbid_nondeterminism
 from gptdist.train.run import Run, TrainState
 from gptdist.train.sampler import Sampler
 from gptdist.train.stop_signal import StopSignal
@@ -49,6 +50,8 @@ def join(config: RunConfig, local_rank: int) -> tuple[Mesh, Device]:
     problems = precision_problems("bf16" if device.dtype == torch.bfloat16 else "", config.parallel.zero_stage)
     if problems:
         raise ConfigError(problems)
+    if config.training.deterministic:
+        forbid_nondeterminism()
     timeout = timedelta(seconds=config.training.collective_timeout_seconds)
     if not dist.is_initialized():
         dist.init_process_group(device.backend, timeout=timeout)

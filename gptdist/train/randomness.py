@@ -16,6 +16,15 @@ TRACKER_NAME = "model-parallel-rng"
 """The generator that megatron-core forks to where tensor-parallel ranks must draw differently."""
 
 
+def forbid_nondeterminism() -> None:
+    """Let torch use only algorithms that give the same bits every time; for this process, once and for all.
+
+    cuBLAS needs CUBLAS_WORKSPACE_CONFIG for it, which the launch sets.
+    """
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+
+
 def seed_micro_batch(seed: int, first_sample: int, place: Place) -> None:
     """Seed what draws the same on all tensor-parallel ranks, and what draws differently."""
     cp_rank = (place.cp_rank,) if place.cp_rank else ()

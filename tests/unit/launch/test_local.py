@@ -46,3 +46,8 @@ def test_exit_status_is_the_commands_own(tmp_path: Path) -> None:
     script = "import os, sys; sys.exit(int(os.environ['STATUS']))"
     command = NodeCommand((sys.executable, "-c", script), (("STATUS", "7"),))
     assert run_local(command) == 7
+
+
+def test_deterministic_mode_sets_what_cublas_reads_at_its_start() -> None:
+    config = load_config(RunConfig, DEMO, ["training.deterministic=true"])
+    assert ("CUBLAS_WORKSPACE_CONFIG", ":4096:8") in local_command(config, DEMO, [], cores=2).environment
