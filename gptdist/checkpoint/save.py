@@ -26,6 +26,7 @@ from gptdist.checkpoint.tensor_file import write_tensors
 from gptdist.durable import swap_in, write_whole
 from gptdist.errors import CheckpointError
 from gptdist.mesh.groups import Mesh, max_over_ranks
+from gptdist.model.parameters import is_expert
 
 LATEST_NAME = "latest"
 PARTIAL_PREFIX = ".partial-"
@@ -87,12 +88,11 @@ def _write_rank(partial: Path, fragments: OptimizerFragments, mesh: Mesh) -> Non
     if not fragments.is_plain:
         shares = [(fragment, 0, _valid_numel(fragment)) for fragment in held]
     else:  # every replica holds everything: each writes a part
-        shares = [(fragment, *_share(_valid_numel(fragment), mesh)) for fragment in held]
+        shares = [(fragment, *_share(fragment, mesh)) for fragment in held]
     for fragment, begin, end in shares:
         local, logical = fragment.local, fragment.local.logical
         if not logical.is_split and mesh.place.tp_rank:
             continue  # tensor-parallel rank 0 writes what all of them hold
-        slices = mesh.layout.tensor_parallel_size if logical.is_split else 1
         shapes.append(
             TensorEntry(
                 name=logical.name,
@@ -100,7 +100,7 @@ def _write_rank(partial: Path, fragments: OptimizerFragments, mesh: Mesh) -> Non
                 outer=logical.outer,
                 length=logical.length,
                 inner=logical.inner,
-                num_slices=slices,
+                num_slices=local.num_slices,
                 slice_length=local.local_length,
                 states=tuple(fragment.states),
             )
@@ -111,7 +111,7 @@ def _write_rank(partial: Path, fragments: OptimizerFragments, mesh: Mesh) -> Non
         entries.append(
             FragmentEntry(
                 tensor=logical.name,
-                slice_index=mesh.place.tp_rank if logical.is_split else 0,
+                slice_index=local.slice_index,
                 start=fragment.start + begin,
                 numel=end - begin,
                 file=name,
@@ -122,9 +122,12 @@ def _write_rank(partial: Path, fragments: OptimizerFragments, mesh: Mesh) -> Non
     write_whole(_record_path(partial, mesh.rank), json.dumps(record.tree()).encode())
 
 
-def _share(numel: int, mesh: Mesh) -> tuple[int, int]:
-    size = -(-numel // mesh.layout.num_copies)
-    begin = min(numel, mesh.copy_rank * size)
+def _share(fragment: Fragment, mesh: Mesh) -> tuple[int, int]:
+    """Return the part of what several ranks hold alike that this one writes."""
+    numel = _valid_numel(fragment)
+    parts = mesh.layout.expert_parallel_size if is_expert(fragment.local.logical.name) else 1
+    size = -(-numel // (mesh.layout.num_copies // parts))
+    begin = min(numel, mesh.copy_rank // parts * size)
     return begin, min(numel, begin + size)
 
 

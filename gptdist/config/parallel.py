@@ -22,6 +22,10 @@ class ParallelConfig(Section):
     """Ranks that share the tokens of each sample, where the activations of a long one do not fit a single rank. Every
     layer gathers keys and values."""
 
+    expert_parallel_size: int = 1
+    """Ranks with the same weights otherwise, among which the experts of model.moe are split: each token travels to the
+    ranks of its experts and back. Data parallelism stays what it is."""
+
     zero_stage: int = 1
     """What DeepSpeed ZeRO splits over the data-parallel ranks: 0 nothing, 1 optimizer, 2 also gradients, 3 also
     weights."""
@@ -86,13 +90,33 @@ class ParallelConfig(Section):
                     f"parallel.tensor_parallel_size ({tensor}) does not divide model.{name} ({size}); "
                     f"use one of {legal}, or change the model"
                 )
-        return bad + self._expert_problems(model)
+        return bad + self._expert_problems(world_size, model)
 
-    def _expert_problems(self, model: ModelConfig) -> list[str]:
+    def _expert_problems(self, world_size: int, model: ModelConfig) -> list[str]:
         """Return what a model with experts cannot do; the losses of a router need all tokens and layers on a rank."""
+        size = self.expert_parallel_size
+        if size < 1:
+            return [f"parallel.expert_parallel_size: must be at least 1, got {size}"]
         if model.moe is None:
-            return []
-        return [
+            return [f"parallel.expert_parallel_size ({size}): there is no model.moe; use 1"] if size > 1 else []
+        bad = []
+        if size > 1 and self.zero_stage == 3:
+            bad.append(
+                f"parallel.expert_parallel_size ({size}): DeepSpeed does not split experts so at ZeRO stage 3; use "
+                f"parallel.zero_stage 2, or expert_parallel_size 1"
+            )
+        replicas = self.data_parallel_size(world_size)
+        if replicas % size:
+            bad.append(
+                f"parallel.expert_parallel_size ({size}) does not divide the data-parallel size ({replicas}); launch "
+                f"more ranks, or shrink it"
+            )
+        if model.moe.num_experts % (self.tensor_parallel_size * size):
+            bad.append(
+                f"parallel.expert_parallel_size ({size}) x tensor_parallel_size ({self.tensor_parallel_size}) does not "
+                f"divide model.moe.num_experts ({model.moe.num_experts}); shrink one"
+            )
+        return bad + [
             f"parallel.{axis} ({getattr(self, axis)}): not tested with model.moe; use 1, and tensor_parallel_size or "
             f"zero_stage to spread the model"
             for axis in ("pipeline_parallel_size",)

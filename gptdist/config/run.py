@@ -206,6 +206,22 @@ class RunConfig(Section):
         """Folder that holds one folder a checkpoint."""
         return self.folder / "checkpoints"
 
+    def _split_expert_problems(self) -> list[str]:
+        """Return what is not done with experts that are split over ranks with the same weights otherwise."""
+        if self.parallel.expert_parallel_size <= 1:
+            return []
+        bad = []
+        if self.optimizer.kind == "muon":
+            bad.append("optimizer.kind: muon does not put together experts that are split; use adamw or lion")
+        if self.training.precision == "fp16":
+            bad.append("training.precision: fp16 is not tested with parallel.expert_parallel_size; use bf16 or fp32")
+        if self.memory.offload_optimizer != "none" or self.memory.offload_parameters != "none":
+            bad.append(
+                f"memory.offload_optimizer: not tested with parallel.expert_parallel_size "
+                f"({self.parallel.expert_parallel_size}); use none, or expert_parallel_size 1"
+            )
+        return bad
+
     def problems(self, world_size: int | None = None) -> list[str]:
         """Return every reason why the run cannot be trained; looks at no disk and no GPU.
 
@@ -222,6 +238,7 @@ class RunConfig(Section):
         bad += batch_problems + self.optimizer.problems()
         bad += self.schedule.problems(self.training.train_steps, 1 if batch_problems else self.train_tokens)
         bad += self.memory.problems(self.model.num_layers) + self.intervals.problems() + self.launch.problems()
+        bad += self._split_expert_problems()
         if self.optimizer.kind == "muon" and self.model.init == "mup":
             bad.append(
                 "optimizer.kind: mup's learning rates are for adamw and lion, not muon; use model.init gpt2 or small"

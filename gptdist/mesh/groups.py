@@ -27,6 +27,12 @@ class Mesh:
     copies_group: dist.ProcessGroup
     """Ranks that hold the same weights, which is what ZeRO splits over: the data axis and the context axis."""
 
+    expert_group: dist.ProcessGroup
+    """Ranks of the copies that together hold the experts once."""
+
+    expert_copies_group: dist.ProcessGroup
+    """Ranks of the copies that hold the same experts."""
+
     pipeline_group: dist.ProcessGroup
     model_group: dist.ProcessGroup
     """Ranks that together hold the weights once: the tensor axis and the pipeline axis."""
@@ -47,6 +53,11 @@ class Mesh:
         return ContextPart.among(self.context_group)
 
     @property
+    def expert_part(self) -> tuple[int, int]:
+        """Which part of a tensor-parallel rank's experts this rank holds, of how many."""
+        return self.layout.expert_rank(self.place), self.layout.expert_parallel_size
+
+    @property
     def is_lead(self) -> bool:
         """Whether this is rank 0, which decides, logs and commits."""
         return self.rank == 0
@@ -64,6 +75,7 @@ def make_mesh(layout: Layout, timeout: timedelta) -> Mesh:
         tensor_model_parallel_size=layout.tensor_parallel_size,
         pipeline_model_parallel_size=layout.pipeline_parallel_size,
         context_parallel_size=layout.context_parallel_size,
+        expert_model_parallel_size=layout.expert_parallel_size,
         distributed_timeout_minutes=timeout.total_seconds() / 60,
     )
     mesh = Mesh(
@@ -73,6 +85,8 @@ def make_mesh(layout: Layout, timeout: timedelta) -> Mesh:
         context_group=parallel_state.get_context_parallel_group(),
         data_group=parallel_state.get_data_parallel_group(),
         copies_group=parallel_state.get_data_parallel_group(with_context_parallel=True),
+        expert_group=parallel_state.get_expert_model_parallel_group(),
+        expert_copies_group=parallel_state.get_expert_data_parallel_group(),
         pipeline_group=parallel_state.get_pipeline_model_parallel_group(),
         model_group=parallel_state.get_model_parallel_group(),
     )
@@ -82,6 +96,8 @@ def make_mesh(layout: Layout, timeout: timedelta) -> Mesh:
         "context": (mesh.context_group, place.cp_rank),
         "data": (mesh.data_group, place.dp_rank),
         "copies": (mesh.copies_group, mesh.copy_rank),
+        "expert": (mesh.expert_group, layout.expert_rank(place)),
+        "expert copies": (mesh.expert_copies_group, mesh.copy_rank // layout.expert_parallel_size),
         "pipeline": (mesh.pipeline_group, place.pp_rank),
         "model": (mesh.model_group, place.pp_rank * layout.tensor_parallel_size + place.tp_rank),
     }

@@ -28,6 +28,8 @@ class Layout:
     context_parallel_size: int
     data_parallel_size: int
     pipeline_parallel_size: int
+    expert_parallel_size: int = 1
+    """Neighbours among the ranks that hold the same weights otherwise, which split the experts; no axis of its own."""
 
     @classmethod
     def of(cls, parallel: ParallelConfig, world_size: int) -> Self:
@@ -37,6 +39,7 @@ class Layout:
             context_parallel_size=parallel.context_parallel_size,
             data_parallel_size=parallel.data_parallel_size(world_size),
             pipeline_parallel_size=parallel.pipeline_parallel_size,
+            expert_parallel_size=parallel.expert_parallel_size,
         )
 
     @property
@@ -58,6 +61,10 @@ class Layout:
         """Return the number of ``place`` among the ranks that hold the same weights."""
         return place.dp_rank * self.context_parallel_size + place.cp_rank
 
+    def expert_rank(self, place: Place) -> int:
+        """Return which part of the experts ``place`` holds."""
+        return self.copy_rank(place) % self.expert_parallel_size
+
     def place(self, rank: int) -> Place:
         """Return where ``rank`` stands."""
         assert 0 <= rank < self.world_size, f"rank {rank} of {self.world_size}"
@@ -77,4 +84,5 @@ class Layout:
         text = f"{self.world_size} ranks = data {self.data_parallel_size} x tensor {self.tensor_parallel_size}"
         if self.context_parallel_size > 1:
             text += f" x context {self.context_parallel_size}"
-        return text + (f" x pipeline {self.pipeline_parallel_size}" if self.pipeline_parallel_size > 1 else "")
+        text += f" x pipeline {self.pipeline_parallel_size}" if self.pipeline_parallel_size > 1 else ""
+        return text + (f", experts over {self.expert_parallel_size}" if self.expert_parallel_size > 1 else "")

@@ -113,10 +113,12 @@ class MixtureOfExperts(nn.Module):
         self.sequence_parallel = config.sequence_parallel
         self.seen = seen
         self.recomputes = recomputes
-        self.num_local = model.moe.num_experts // mesh.layout.tensor_parallel_size
-        self.first = self.num_local * mesh.place.tp_rank
+        self.expert_group = mesh.expert_group
+        self.num_parts = mesh.layout.expert_parallel_size
+        tensor_ranks = model.moe.num_experts // mesh.layout.tensor_parallel_size
+        self.here = slice(tensor_ranks * mesh.place.tp_rank, tensor_ranks * (mesh.place.tp_rank + 1))
         self.router = Router(model.moe.num_experts, model.hidden_size)
-        self.experts = Experts(self.num_local, model, config.activation_func)
+        self.experts = Experts(tensor_ranks // self.num_parts, model, config.activation_func)
 
     def forward(self, hidden_states: Tensor, **_: Any) -> tuple[Tensor, None]:
         """Return the output, and no bias. Shapes: [s, b, h] (sequence parallel: [s / t, b, h]) -> the same."""
@@ -133,16 +135,34 @@ class MixtureOfExperts(nn.Module):
             x = copy_to_tensor_model_parallel_region(x)
         routes = choose_experts(logits.flatten(0, 1), self.moe, self.seen if self.training else None)
         weights = copy_to_tensor_model_parallel_region(routes.weights) if self.is_split else routes.weights
-        load = routes.load.tolist()
-        rows = load[self.first : self.first + self.num_local]
-        begin = sum(load[: self.first])
-        pairs = routes.experts.flatten().argsort(stable=True)[begin : begin + sum(rows)]
-        output = self.experts(_spread(x.flatten(0, 1), pairs, self.moe.experts_per_token), rows)
+        rows, begin = routes.load[self.here], int(routes.load[: self.here.start].sum())
+        pairs = routes.experts.flatten().argsort(stable=True)[begin : begin + int(rows.sum())]
+        spread = _spread(x.flatten(0, 1), pairs, self.moe.experts_per_token)
+        output = self._visit(spread, rows) if self.num_parts > 1 else self.experts(spread, rows.tolist())
         output = output * weights.flatten()[pairs].unsqueeze(1).to(output.dtype)
         output = _collect(output, pairs, self.moe.experts_per_token, x.shape[0] * x.shape[1]).view(x.shape)
         if self.sequence_parallel:
             return reduce_scatter_to_sequence_parallel_region(output)
         return reduce_from_tensor_model_parallel_region(output) if self.is_split else output
+
+    def _visit(self, x: Tensor, rows: Tensor) -> Tensor:
+        """Return the outputs of experts that the ranks of the expert group hold, to each rank for its own tokens.
+
+        Shapes: x [p, h], sorted by expert, rows [experts of the tensor-parallel rank] -> [p, h].
+
+        Communication: over the expert group, an all-to-all of the counts, and of each pair there and back.
+        """
+        sent = rows.view(self.num_parts, -1)  # [to, e]
+        came = torch.empty_like(sent)  # [from, e]
+        torch.distributed.all_to_all_single(came, sent.contiguous(), group=self.expert_group)
+        to, fro = sent.sum(dim=1).tolist(), came.sum(dim=1).tolist()
+        guests = tensor_parallel.all_to_all(self.expert_group, x, fro, to)
+        experts = torch.arange(came.shape[1], device=x.device).repeat(self.num_parts)
+        order = experts.repeat_interleave(came.flatten()).argsort(stable=True)
+        output = self.experts(guests.index_select(0, order), came.sum(dim=0).tolist())
+        output = output.index_select(0, order.argsort())
+        back: Tensor = tensor_parallel.all_to_all(self.expert_group, output, to, fro)
+        return back
 
 
 def _spread(x: Tensor, pairs: Tensor, k: int) -> Tensor:

@@ -65,6 +65,14 @@ class LocalParameter:
     local_length: int
     """Indices of the slice, padding included."""
 
+    num_slices: int = 1
+    """Into so many the logical tensor is cut."""
+
+    @property
+    def slice_index(self) -> int:
+        """Number of this slice among those of the logical tensor."""
+        return self.start // self.local_length
+
     @property
     def valid_length(self) -> int:
         """Indices of the slice that are not padding."""
@@ -82,9 +90,22 @@ def logical_shape_of(parameter: nn.Parameter) -> tuple[int, ...]:
 
 
 def local_parameters(
-    model: nn.Module, config: ModelConfig, tensor_parallel_size: int, tp_rank: int
+    model: nn.Module,
+    config: ModelConfig,
+    tensor_parallel_size: int,
+    tp_rank: int,
+    *,
+    expert_part: tuple[int, int] = (0, 1),
 ) -> Iterator[LocalParameter]:
-    """Yield every trained parameter of ``model`` with its place in the logical tensor."""
+    """Yield every trained parameter of ``model`` with its place in the logical tensor.
+
+    Args:
+        model: this rank's part.
+        config: the whole model.
+        tensor_parallel_size: ranks that share each matrix.
+        tp_rank: place among those.
+        expert_part: which part of a tensor-parallel rank's experts the rank holds, of how many.
+    """
     for name, parameter in model.named_parameters():
         shape = logical_shape_of(parameter)
         split = split_dim(name)
@@ -92,11 +113,19 @@ def local_parameters(
         parts = 2 if config.is_gated and ".mlp.linear_fc1." in name else 1
         outer = parts if dim == 0 else math.prod(shape[:dim])
         local_length = shape[dim] // parts
-        padded = local_length * (1 if split is None else tensor_parallel_size)
+        index, slices = (0, 1) if split is None else (tp_rank, tensor_parallel_size)
+        if is_expert(name):
+            index, slices = index * expert_part[1] + expert_part[0], slices * expert_part[1]
+        padded = local_length * slices
         length = config.vocab_size if name in VOCABULARY_TENSORS else padded
         whole = (*shape[:dim], parts * length, *shape[dim + 1 :])
         logical = LogicalTensor(name, whole, outer, length, math.prod(shape[dim + 1 :]), split is not None)
-        yield LocalParameter(parameter, logical, 0 if split is None else local_length * tp_rank, local_length)
+        yield LocalParameter(parameter, logical, local_length * index, local_length, slices)
+
+
+def is_expert(name: str) -> bool:
+    """Whether parameter ``name`` is the matrices of experts."""
+    return ".mlp.experts." in name
 
 
 def split_dim(name: str) -> int | None:
@@ -189,9 +218,16 @@ def write_local(parameter: nn.Parameter, flat: Tensor, copy_rank: int) -> None:
 
 
 def initialise(
-    model: nn.Module, config: ModelConfig, seed: int, *, tensor_parallel_size: int, tp_rank: int, copy_rank: int
+    model: nn.Module,
+    config: ModelConfig,
+    seed: int,
+    *,
+    tensor_parallel_size: int,
+    tp_rank: int,
+    copy_rank: int,
+    expert_part: tuple[int, int] = (0, 1),
 ) -> None:
     """Give every parameter its initial value; the same model for every layout."""
-    for local in local_parameters(model, config, tensor_parallel_size, tp_rank):
+    for local in local_parameters(model, config, tensor_parallel_size, tp_rank, expert_part=expert_part):
         whole = initial_values(local.logical, config, seed)
         write_local(local.parameter, local_slice(whole, local), copy_rank)

@@ -73,7 +73,13 @@ def build(config: RunConfig, mesh: Mesh, device: Device, stop_signal: StopSignal
     engine = Engine(model, config, mesh, device.dtype)
     layout = mesh.layout
     locals_ = list(
-        local_parameters(engine.module, config.model, layout.tensor_parallel_size, tp_rank=mesh.place.tp_rank)
+        local_parameters(
+            engine.module,
+            config.model,
+            layout.tensor_parallel_size,
+            tp_rank=mesh.place.tp_rank,
+            expert_part=mesh.expert_part,
+        )
     )
     fragments = OptimizerFragments(engine.optimizer, locals_, config.optimizer)
     if isinstance(fragments.torch_optimizer, Muon):
@@ -143,6 +149,7 @@ def build_model(config: RunConfig, mesh: Mesh, device: Device) -> nn.Module:
         tensor_parallel_size=mesh.layout.tensor_parallel_size,
         tp_rank=mesh.place.tp_rank,
         copy_rank=mesh.copy_rank,
+        expert_part=mesh.expert_part,
     )
     if config.parallel.sequence_parallel:
         sum_partial_gradients(model, mesh)

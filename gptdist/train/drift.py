@@ -11,7 +11,7 @@ from torch import Tensor
 from gptdist.errors import TrainingError
 from gptdist.mesh.groups import Mesh
 from gptdist.mesh.layout import Layout, Place
-from gptdist.model.parameters import LocalParameter
+from gptdist.model.parameters import LocalParameter, is_expert
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -33,7 +33,9 @@ def check_equal_weights(parameters: Sequence[LocalParameter], mesh: Mesh, step: 
     is_cut = any(hasattr(local.parameter, "ds_tensor") for local in parameters)
     differs = torch.zeros((), dtype=torch.int64, device=sums.device)
     if mesh.layout.num_copies > 1 and not is_cut:
-        differs += _differing(sums, mesh.copies_group).sum()
+        experts = torch.tensor([is_expert(local.logical.name) for local in parameters], device=sums.device)
+        differs += _differing(sums[~experts], mesh.copies_group).sum()
+        differs += _differing(sums[experts], mesh.expert_copies_group).sum()
     if mesh.layout.tensor_parallel_size > 1:
         whole = torch.tensor([not local.logical.is_split for local in parameters], device=sums.device)
         differs += _differing(sums[whole], mesh.tensor_group).sum()
@@ -62,7 +64,8 @@ def _explained(
     sums: list[list[int]], parameters: Sequence[LocalParameter], layout: Layout, step: int, *, is_cut: bool
 ) -> str:
     for index, local in enumerate(parameters):
-        for axis, ranks in _equal_ranks(layout, is_split=local.logical.is_split, is_cut=is_cut):
+        parts = layout.expert_parallel_size if is_expert(local.logical.name) else 1
+        for axis, ranks in _equal_ranks(layout, parts, is_split=local.logical.is_split, is_cut=is_cut):
             found = Counter(sums[rank][index] for rank in ranks)
             if len(found) > 1:
                 right, count = found.most_common(1)[0]
@@ -82,15 +85,23 @@ def _listed(ranks: Sequence[int]) -> str:
     return ", ".join(map(str, ranks))
 
 
-def _equal_ranks(layout: Layout, *, is_split: bool, is_cut: bool) -> list[tuple[str, list[int]]]:
-    """Return the groups of ranks on which a parameter has to be equal, and along which axis."""
+def _equal_ranks(layout: Layout, parts: int, *, is_split: bool, is_cut: bool) -> list[tuple[str, list[int]]]:
+    """Return the groups of ranks on which a parameter has to be equal, and along which axis.
+
+    Args:
+        layout: of the ranks.
+        parts: into which copies split it.
+        is_split: whether tensor parallelism cuts it.
+        is_cut: whether ZeRO cuts it.
+    """
     groups = []
     copies = list(product(range(layout.data_parallel_size), range(layout.context_parallel_size)))
     axis = "data-parallel" if layout.context_parallel_size == 1 else "data- and context-parallel"
     if not is_cut:
         for tensor in range(layout.tensor_parallel_size):
             places = [Place(tensor, context, data, 0) for data, context in copies]
-            groups.append((axis, [layout.rank(place) for place in places]))
+            ranks = [layout.rank(place) for place in places]
+            groups += [(axis, ranks[part::parts]) for part in range(parts) if len(ranks) > parts]
     if not is_split:
         for data, context in copies:
             places = [Place(tensor, context, data, 0) for tensor in range(layout.tensor_parallel_size)]

@@ -12,6 +12,7 @@ from gptdist.config.run import RunConfig
 from gptdist.errors import TrainingError
 from gptdist.mesh.groups import Mesh, ModelParallelUnit
 from gptdist.model.parameters import is_hidden_matrix, logical_shape_of, lr_scale
+from gptdist.train.expert_parallel import announce_experts, group_settings
 from gptdist.train.muon import IS_HIDDEN
 from gptdist.train.optimizers import new_optimizer
 
@@ -58,12 +59,13 @@ def deepspeed_config(config: RunConfig, mesh: Mesh, dtype: torch.dtype) -> dict[
 def make_optimizer(model: nn.Module, config: RunConfig) -> torch.optim.Optimizer:
     """Return the optimizer of all parameters, with weight decay on matrices only, and muP's scales of the rate."""
     settings = config.optimizer
-    groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[bool, float, bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             # By logical shape: under ZeRO-3 every parameter is flat.
             is_muons = settings.kind == "muon" and is_hidden_matrix(name)
-            key = len(logical_shape_of(parameter)) > 1, lr_scale(name, config.model), is_muons
+            is_split_expert = bool(group_settings(parameter))
+            key = len(logical_shape_of(parameter)) > 1, lr_scale(name, config.model), is_muons, is_split_expert
             groups.setdefault(key, []).append(parameter)
     return new_optimizer(
         [
@@ -73,8 +75,9 @@ def make_optimizer(model: nn.Module, config: RunConfig) -> torch.optim.Optimizer
                 "lr": settings.lr * scale,
                 LR_SCALE: scale,
                 IS_HIDDEN: is_muons,
+                **group_settings(parameters[0]),
             }
-            for (is_matrix, scale, is_muons), parameters in groups.items()
+            for (is_matrix, scale, is_muons, _), parameters in groups.items()
         ],
         settings,
     )
@@ -89,6 +92,8 @@ class Engine:
         self._mesh = mesh
         self._clip_norm = config.optimizer.max_grad_norm or NO_CLIPPING if _is_plain_optimizer(config, dtype) else None
         self._grad_norm = 0.0
+        if config.model.moe is not None:
+            announce_experts(model, mesh, config.model.moe.num_experts)
         self.deepspeed, _, _, _ = deepspeed.initialize(
             model=model,
             optimizer=make_optimizer(model, config),
@@ -170,13 +175,19 @@ def clip_gradients(model: nn.Module, max_norm: float, mesh: Mesh) -> float:
     For ZeRO stage 0 in fp32, where DeepSpeed does not report the norm. What every tensor-parallel rank holds whole is
     counted once.
 
-    Communication: over the tensor group, an all-reduce of one value.
+    Communication: over the tensor group, an all-reduce of one value; likewise over the expert group.
     """
     squares = torch.zeros((), dtype=torch.float64)
+    experts_squares = torch.zeros((), dtype=torch.float64)
     gradients = [(parameter, parameter.grad) for parameter in model.parameters() if parameter.grad is not None]
     for parameter, grad in gradients:
         if mesh.place.tp_rank == 0 or getattr(parameter, "tensor_model_parallel", False):
-            squares += grad.double().square().sum().cpu()
+            summed = experts_squares if group_settings(parameter) else squares
+            summed += grad.double().square().sum().cpu()
+    if mesh.layout.expert_parallel_size > 1:
+        total = experts_squares.to(gradients[0][1].device)
+        dist.all_reduce(total, group=mesh.expert_group)
+        squares += total.cpu()
     if mesh.layout.tensor_parallel_size > 1:
         total = squares.to(gradients[0][1].device)
         dist.all_reduce(total, group=mesh.tensor_group)

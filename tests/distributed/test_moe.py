@@ -7,6 +7,7 @@ import pytest
 
 from gptdist.checkpoint.find import newest_whole
 from gptdist.checkpoint.read import CheckpointReader
+from tests.distributed.test_drift import after_a_flip
 from tests.distributed.test_layouts import GRADIENT_TOLERANCE, LOSS_TOLERANCE
 from tests.support.datasets import MOE, run_tree
 from tests.support.jobs import train_steps
@@ -29,7 +30,15 @@ LAYOUTS = [
     TestedLayout(2, 2, 2, sequence_parallel=True),
     TestedLayout(2, 3, 2, sequence_parallel=True),
     TestedLayout(4, 1, 2, sequence_parallel=True),
+    TestedLayout(2, 0, 1, expert_parallel_size=2),
+    TestedLayout(2, 2, 1, expert_parallel_size=2),
+    TestedLayout(4, 0, 1, expert_parallel_size=2),
+    TestedLayout(4, 1, 1, expert_parallel_size=2),
+    TestedLayout(4, 2, 1, expert_parallel_size=4),
+    TestedLayout(4, 1, 2, sequence_parallel=True, expert_parallel_size=2),
 ]
+
+EXPERT, ROUTER = "decoder.layers.1.mlp.experts.linear_fc2.weight", "decoder.layers.1.mlp.router.weight"
 
 
 @pytest.fixture(scope="module")
@@ -79,18 +88,27 @@ BF16 = {"training": {"precision": "bf16"}}
 
 @pytest.mark.parametrize(
     ("layout", "changes"),
-    [(LAYOUTS[4], {}), (LAYOUTS[9], {}), (LAYOUTS[7], BF16)],
-    ids=["zero0-tp2", "zero3-tp2-sp", "zero1-dp2-tp2-bf16"],
+    [(LAYOUTS[4], {}), (LAYOUTS[9], {}), (LAYOUTS[7], BF16), (LAYOUTS[13], {}), (LAYOUTS[14], BF16)],
+    ids=["zero0-tp2", "zero3-tp2-sp", "zero1-dp2-tp2-bf16", "zero0-dp4-ep2", "zero1-dp4-ep2-bf16"],
 )
 def test_same_layout_resumes_bit_for_bit(folder: Path, layout: TestedLayout, changes: dict[str, Any]) -> None:
-    name = str(folder / f"same-{layout}")
+    name = str(folder / f"same-{layout}-{'bf16' if changes else 'fp32'}")
     tree = run_tree(folder, **{"model": MOE, "run_dir": name, **layout.sections(), **changes})
     whole = run_ranks(layout.world_size, train_steps, tree, 4, 2)[0]
     assert run_ranks(layout.world_size, train_steps, tree, 4)[0] == whole[2:]
 
 
 @pytest.mark.parametrize(
-    ("before", "after"), [(LAYOUTS[7], LAYOUTS[3]), (LAYOUTS[9], ONE_RANK), (LAYOUTS[1], LAYOUTS[8])], ids=str
+    ("before", "after"),
+    [
+        (LAYOUTS[7], LAYOUTS[3]),
+        (LAYOUTS[9], ONE_RANK),
+        (LAYOUTS[1], LAYOUTS[8]),
+        (LAYOUTS[15], LAYOUTS[3]),
+        (LAYOUTS[6], LAYOUTS[14]),
+        (LAYOUTS[13], LAYOUTS[16]),
+    ],
+    ids=str,
 )
 def test_other_layout_goes_on(folder: Path, before: TestedLayout, after: TestedLayout) -> None:
     run_dir = str(folder / f"{before}-to-{after}")
@@ -99,3 +117,32 @@ def test_other_layout_goes_on(folder: Path, before: TestedLayout, after: TestedL
     second = run_tree(folder, model=MOE, run_dir=run_dir, **after.sections())
     resumed = run_ranks(after.world_size, train_steps, second, 4)[0]
     assert [loss for _, loss, _ in resumed] == pytest.approx([loss for _, loss, _ in whole[2:]], abs=OTHER_TOLERANCE)
+
+
+def test_split_experts_have_the_same_norm_in_bf16(folder: Path) -> None:
+    """Another optimizer of DeepSpeed is at work there, with a norm of its own."""
+    found = []
+    for layout in (TestedLayout(2, 1, 1), TestedLayout(2, 1, 1, expert_parallel_size=2)):
+        tree = run_tree(folder, model=MOE, run_dir=str(folder / f"bf16-{layout}"), **BF16, **layout.sections())
+        ranks = run_ranks(2, train_steps, tree, 2)
+        assert ranks[0] == ranks[1], "ranks disagree on loss or norm"
+        found.append(ranks[0])
+    for (_, loss, norm), (_, expected_loss, expected_norm) in zip(*found, strict=True):
+        assert loss == pytest.approx(expected_loss, rel=2e-3)
+        assert norm == pytest.approx(expected_norm, rel=5e-3), "experts are counted twice or not at all"
+
+
+@pytest.mark.parametrize(
+    ("name", "rank", "what"),
+    [
+        (None, -1, ""),
+        (EXPERT, 3, f"{EXPERT} differs between its data-parallel ranks 1, 3"),
+        (ROUTER, 2, f"{ROUTER} on rank 2 is not what its data-parallel ranks 0, 1, 3 hold"),
+    ],
+)
+def test_drift_of_split_experts_is_named(folder: Path, name: str | None, rank: int, what: str) -> None:
+    layout = TestedLayout(4, 1, 1, expert_parallel_size=2)
+    tree = run_tree(folder, model=MOE, run_dir=str(folder / f"drift-{rank}"), **layout.sections())
+    found = run_ranks(4, after_a_flip, tree, name, rank)
+    assert len(set(found)) == 1, "ranks say different things"
+    assert found[0].startswith(f"step 1: {what}") if what else found[0] == ""

@@ -17,6 +17,7 @@ class TestedLayout:
     sequence_parallel: bool = False
     context_parallel_size: int = 1
     pipeline_parallel_size: int = 1
+    expert_parallel_size: int = 1
 
     __test__ = False
 
@@ -41,6 +42,7 @@ class TestedLayout:
                 "sequence_parallel": self.sequence_parallel,
                 "context_parallel_size": self.context_parallel_size,
                 "pipeline_parallel_size": self.pipeline_parallel_size,
+                "expert_parallel_size": self.expert_parallel_size,
             },
             "launch": {"ranks_per_node": self.world_size},
         }
@@ -52,7 +54,8 @@ class TestedLayout:
             "pp": self.pipeline_parallel_size,
         }
         data = self.world_size // math.prod(sizes.values())
-        axes = [f"dp{data}", *(f"{axis}{size}" for axis, size in sizes.items() if axis == "tp" or size > 1)]
+        experts = [f"ep{self.expert_parallel_size}"] if self.expert_parallel_size > 1 else []
+        axes = [f"dp{data}", *experts, *(f"{axis}{size}" for axis, size in sizes.items() if axis == "tp" or size > 1)]
         return f"zero{self.zero_stage}-{'-'.join(axes)}{'-sp' if self.sequence_parallel else ''}"
 
 

@@ -56,6 +56,12 @@ def test_defaults_are_filled_in_and_frozen(tmp_path: Path) -> None:
         config.seed = 3
 
 
+EXPERTS = [
+    *("model.moe={num_experts: 4}", "model.add_bias=false"),
+    *("parallel.expert_parallel_size=2", "launch.ranks_per_node=2"),
+]
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -204,6 +210,30 @@ def test_defaults_are_filled_in_and_frozen(tmp_path: Path) -> None:
                 *("parallel.tensor_parallel_size=2", "launch.ranks_per_node=2"),
             ],
             "parallel.tensor_parallel_size (2) does not divide model.moe.num_experts (3); use one of [1]",
+        ),
+        (["parallel.expert_parallel_size=2"], "parallel.expert_parallel_size (2): there is no model.moe; use 1"),
+        (
+            [*EXPERTS, "parallel.zero_stage=3"],
+            "parallel.expert_parallel_size (2): DeepSpeed does not split experts so at ZeRO stage 3; use "
+            "parallel.zero_stage 2",
+        ),
+        (
+            [*EXPERTS, "launch.ranks_per_node=3"],
+            "parallel.expert_parallel_size (2) does not divide the data-parallel size (3); launch more ranks",
+        ),
+        (
+            [*EXPERTS, "model.moe={num_experts: 5}"],
+            "parallel.expert_parallel_size (2) x tensor_parallel_size (1) does not divide model.moe.num_experts (5)",
+        ),
+        ([*EXPERTS, "parallel.expert_parallel_size=0"], "parallel.expert_parallel_size: must be at least 1, got 0"),
+        ([*EXPERTS, "optimizer.kind=muon"], "optimizer.kind: muon does not put together experts that are split; use"),
+        (
+            [*EXPERTS, "training.precision=fp16"],
+            "training.precision: fp16 is not tested with parallel.expert_parallel_size; use bf16 or fp32",
+        ),
+        (
+            [*EXPERTS, "memory.offload_optimizer=cpu"],
+            "memory.offload_optimizer: not tested with parallel.expert_parallel_size (2); use none",
         ),
         *(
             (
