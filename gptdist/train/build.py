@@ -31,7 +31,7 @@ from gptdist.mesh.layout import Layout
 from gptdist.model.arithmetic import num_parameters
 from gptdist.model.gpt import LanguageModel, transformer_config
 from gptdist.model.norms import sum_partial_gradients
-from gptdist.model.parameters import initialise, local_parameters
+from gptdist.model.parameters import LocalParameter, initialise, local_parameters
 from gptdist.telemetry.ledger import Ledger
 from gptdist.telemetry.metrics import Metrics
 from gptdist.train.engine import Engine, deepspeed_config
@@ -72,15 +72,7 @@ def build(config: RunConfig, mesh: Mesh, device: Device, stop_signal: StopSignal
     model = build_model(config, mesh, device)
     engine = Engine(model, config, mesh, device.dtype)
     layout = mesh.layout
-    locals_ = list(
-        local_parameters(
-            engine.module,
-            config.model,
-            layout.tensor_parallel_size,
-            tp_rank=mesh.place.tp_rank,
-            expert_part=mesh.expert_part,
-        )
-    )
+    locals_ = _parameters_of_rank(engine.module, config, mesh)
     fragments = OptimizerFragments(engine.optimizer, locals_, config.optimizer)
     if isinstance(fragments.torch_optimizer, Muon):
         fragments.torch_optimizer.attach(fragments, mesh, config.model)
@@ -120,6 +112,11 @@ def build(config: RunConfig, mesh: Mesh, device: Device, stop_signal: StopSignal
         metrics=_open_metrics(config, ledger, state),
         ledger=ledger,
     )
+
+
+def _parameters_of_rank(model: nn.Module, config: RunConfig, mesh: Mesh) -> list[LocalParameter]:
+    size, place = mesh.layout.tensor_parallel_size, mesh.place
+    return list(local_parameters(model, config.model, size, tp_rank=place.tp_rank, expert_part=mesh.expert_part))
 
 
 def build_model(config: RunConfig, mesh: Mesh, device: Device) -> nn.Module:

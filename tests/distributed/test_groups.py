@@ -23,7 +23,7 @@ def _draws(first_sample: int) -> tuple[list[float], list[float]]:
 
     mesh = make_mesh(Layout(2, 1, dist.get_world_size() // 2, 1), timedelta(seconds=60))
     torch.manual_seed(mesh.rank)  # whatever was drawn before does not matter
-    seed_micro_batch(7, first_sample, mesh.place.tp_rank)
+    seed_micro_batch(7, first_sample, mesh.place)
     with get_cuda_rng_tracker().fork():
         split = torch.rand(4).tolist()
     return torch.rand(4).tolist(), split
