@@ -122,6 +122,17 @@ class LossScale(Section):
     """The how-manieth overflow from here halves the scale."""
 
 
+class GuardRecord(Section):
+    """What the guards of a run remember, so that a resumed one refuses the same steps."""
+
+    losses: tuple[float, ...] = ()
+    """Of the last steps that were done, oldest first."""
+
+    grad_norms: tuple[float, ...] = ()
+    skipped_steps: tuple[int, ...] = ()
+    """Skipped among the last steps."""
+
+
 class Progress(Section):
     """How far the run was, and on what."""
 
@@ -135,13 +146,15 @@ class Progress(Section):
     """Of a run in fp16."""
 
     loss: float | None = None
-    """Training loss of the last step, nats a token."""
+    """Training loss of the last step that was not skipped, nats a token."""
 
     validation_loss: float | None = None
     """Newest validation loss, nats a token."""
 
     lowest: LowestLoss | None = None
     """Of the evaluations so far."""
+
+    guards: GuardRecord = GuardRecord()
 
 
 class Manifest(Section):

@@ -10,6 +10,7 @@ from pydantic import Field
 from gptdist.config.batch import BatchConfig, BatchSizes
 from gptdist.config.data import DataConfig
 from gptdist.config.data_stages import stage_problems
+from gptdist.config.guards import GuardsConfig
 from gptdist.config.memory import MemoryConfig
 from gptdist.config.model import ModelConfig
 from gptdist.config.optimization import OptimizerConfig, ScheduleConfig
@@ -165,6 +166,7 @@ class RunConfig(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     memory: MemoryConfig = MemoryConfig()
+    guards: GuardsConfig = GuardsConfig()
     intervals: IntervalsConfig = IntervalsConfig()
     generation: GenerationConfig | None = None
     launch: LaunchConfig = LaunchConfig()
@@ -248,6 +250,7 @@ class RunConfig(Section):
         bad += self.telemetry.problems() + self.data.loss_mask.problems(self.model.vocab_size)
         names = [source.name for source in self.data.sources]
         bad += stage_problems(self.data.stages, names, self.model.seq_length)
+        bad += self.guards.problems()
         bad += [
             f"deepspeed.{key}: follows from {ours}; set that instead"
             for key, ours in OWNED_BY_US.items()

@@ -35,6 +35,7 @@ from gptdist.model.parameters import LocalParameter, initialise, local_parameter
 from gptdist.telemetry.ledger import Ledger
 from gptdist.telemetry.metrics import Metrics
 from gptdist.train.engine import Engine, deepspeed_config
+from gptdist.train.guards import GuardState
 from gptdist.train.muon import Muon
 from gptdist.train.randomness import forbid_nondeterminism
 from gptdist.train.run import Run, TrainState
@@ -201,6 +202,7 @@ def restore(config: RunConfig, fragments: OptimizerFragments, identity: RunIdent
         loss=progress.loss,
         validation_loss=progress.validation_loss,
         lowest=progress.lowest,
+        guards=GuardState.of(progress.guards),
     )
 
 

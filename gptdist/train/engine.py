@@ -1,6 +1,8 @@
 """The DeepSpeed engine around a model, its config generated from ours."""
 
 import logging
+import math
+from collections.abc import Callable
 from typing import Any
 
 import deepspeed
@@ -15,6 +17,7 @@ from gptdist.model.parameters import is_hidden_matrix, logical_shape_of, lr_scal
 from gptdist.train.expert_parallel import announce_experts, group_settings
 from gptdist.train.muon import IS_HIDDEN
 from gptdist.train.optimizers import new_optimizer
+from gptdist.train.update_gate import UpdateGate
 
 NO_CLIPPING = 1e30
 """Passed as the norm to clip to where nothing shall be clipped: DeepSpeed then still reports the norm."""
@@ -102,6 +105,7 @@ class Engine:
         )
         if self.loss_scale is not None:
             self.optimizer.loss_scaler.raise_error_at_min_scale = False  # ours says what to do
+        self._gate = UpdateGate(self.deepspeed.basic_optimizer)
 
     @property
     def module(self) -> nn.Module:
@@ -116,10 +120,13 @@ class Engine:
 
     @property
     def grad_norm(self) -> float | None:
-        """L2 norm of the last update's gradient over all parameters, before clipping; None where nobody knows it."""
+        """L2 norm of the last gradient over all parameters, before clipping; None where nobody knows it.
+
+        Where DeepSpeed found values that are not finite, it is infinite.
+        """
         if self._clip_norm is not None:
             return self._grad_norm
-        norm = self.deepspeed.get_global_grad_norm()
+        norm = self.optimizer._global_grad_norm
         return None if norm is None else float(norm)
 
     @property
@@ -150,23 +157,47 @@ class Engine:
             self.optimizer.gradient_accumulation_steps = engine.gradient_accumulation_steps()
 
     def accumulate(self, loss: torch.Tensor) -> None:
-        """Add the gradients of one micro batch, and update the weights after the last one of a step.
+        """Add the gradients of one micro batch; ``update`` follows the last one of a step.
 
         Collective: every rank calls it.
+        """
+        self.deepspeed.backward(loss)
+        if not self.deepspeed.is_gradient_accumulation_boundary():
+            self.deepspeed.step()
+
+    def update(self, may_update: Callable[[float | None], bool] = lambda grad_norm: True) -> None:
+        """Update the weights if ``may_update`` says so of the gradient's norm, which is the same on every rank.
+
+        If not, weights and moments keep every bit. Either way the gradients are cleared. An infinite norm has to be
+        refused; where fp16 overflowed, the norm is None, and there is no update. Collective: every rank calls it, with
+        the same answer.
+
+        Communication: an all-reduce of one value over all ranks.
 
         Raises:
             TrainingError: gradients overflow fp16 whatever the loss scale, on every rank.
         """
-        scale, updates = self.loss_scale, self.deepspeed.is_gradient_accumulation_boundary()
-        self.deepspeed.backward(loss)
-        if self._clip_norm is not None and updates:
+        scale = self.loss_scale
+        if self._clip_norm is not None:
             self._grad_norm = clip_gradients(self.module, self._clip_norm, self._mesh)
-        self.deepspeed.step()
-        if updates and scale == LOWEST_LOSS_SCALE and self.overflowed:
+        self._gate.guard(self.deepspeed.step, lambda: may_update(self._agreed_grad_norm()))
+        if scale == LOWEST_LOSS_SCALE and self.overflowed:
             raise TrainingError(
                 f"training.precision: gradients overflow fp16 even with a loss scale of {scale:g}; "
                 f"look at the data, lower optimizer.lr, or use bf16"
             )
+
+    def _agreed_grad_norm(self) -> float | None:
+        norm = None if self.overflowed else self.grad_norm
+        if norm is None:
+            return None
+        if not math.isfinite(norm) or norm < 0.0:  # DeepSpeed also says -1 for it
+            norm = math.inf
+        if self._mesh.layout.world_size > 1:
+            agreed = torch.tensor(norm, dtype=torch.float64, device=self.deepspeed.device)
+            dist.all_reduce(agreed, op=dist.ReduceOp.MAX)
+            norm = float(agreed)
+        return norm
 
 
 def clip_gradients(model: nn.Module, max_norm: float, mesh: Mesh) -> float:

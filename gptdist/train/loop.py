@@ -3,7 +3,6 @@
 import logging
 import math
 import time
-from collections.abc import Mapping
 
 import torch
 import torch.distributed as dist
@@ -11,7 +10,6 @@ import torch.distributed as dist
 from gptdist.checkpoint.manifest import Progress
 from gptdist.checkpoint.save import save_checkpoint
 from gptdist.data.batches import Batch, cut_rows
-from gptdist.errors import TrainingError
 from gptdist.model.arithmetic import flops_per_token
 from gptdist.telemetry.profile import StepProfiler
 from gptdist.train.drift import check_equal_weights
@@ -19,9 +17,10 @@ from gptdist.train.early_stopping import has_ended, note_evaluation, tell_end
 from gptdist.train.evaluate import evaluate
 from gptdist.train.masking import mean_factor
 from gptdist.train.randomness import seed_micro_batch
-from gptdist.train.run import Run, StepResult, TrainState
+from gptdist.train.run import Run, StepResult
 from gptdist.train.samples import log_samples
 from gptdist.train.schedule import Position, learning_rate
+from gptdist.train.skip import guarded_update, record_skip
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +45,9 @@ def train(run: Run) -> bool:
             _tell_repetition(run, result.samples)
 
         is_last = state.step == train_steps
-        if state.step == 1 or state.step % every.log_steps == 0 or is_last:
+        if state.step == 1 or state.step % every.log_steps == 0 or is_last or result.refusal is not None:
             log_step(run, result)
+        record_skip(run, result)
         if state.step % every.check_steps == 0 or is_last:
             check_equal_weights(run.parameters, run.mesh, state.step)
         if state.step % every.eval_steps == 0 or is_last:
@@ -71,10 +71,7 @@ def train_step(run: Run) -> StepResult:
     """Do one optimizer step on the next global batch. Collective: every rank calls it.
 
     Micro batch ``m`` of replica ``r`` holds the samples ``(m x replicas + r) x micro_batch_size`` onwards: the same
-    groups of samples for every number of replicas.
-
-    Raises:
-        TrainingError: the loss or the gradient is not finite; the weights are spoilt then, and are not saved.
+    groups of samples for every number of replicas. A step that the guards refuse leaves the weights as they are.
     """
     config, state = run.config, run.state
     samples, length = run.step_samples, config.model.seq_length
@@ -108,30 +105,20 @@ def train_step(run: Run) -> StepResult:
         summed = total.to(run.device.torch_device)
         dist.all_reduce(summed)
         total = summed.cpu()
-    mean, grad_norm = float(total[0]), None if run.engine.overflowed else run.engine.grad_norm
+    verdict = guarded_update(run, loss=float(total[0]))
     if run.engine.overflowed and run.mesh.is_lead:
         logger.warning(
             "step %d: gradients overflow fp16, no update; loss scale %g", state.step + 1, run.engine.loss_scale
         )
-    _check_finite(state, {"loss": mean, "gradient norm": grad_norm}, samples)
     return StepResult(
-        loss=mean,
-        grad_norm=grad_norm,
+        loss=verdict.loss,
+        grad_norm=verdict.grad_norm,
         lr=lr,
         samples=samples,
         data_seconds=data_seconds,
         stopping=bool(total[1]),
+        refusal=verdict.refusal,
     )
-
-
-def _check_finite(state: TrainState, numbers: Mapping[str, float | None], samples: int) -> None:
-    for name, value in numbers.items():
-        if value is not None and not math.isfinite(value):
-            raise TrainingError(
-                f"step {state.step + 1}: {name} is {value} on samples {state.consumed_samples} to "
-                f"{state.consumed_samples + samples - 1}; lower optimizer.lr or look at the data, "
-                f"the same command resumes from the newest checkpoint"
-            )
 
 
 def log_step(run: Run, result: StepResult) -> None:
@@ -148,8 +135,8 @@ def log_step(run: Run, result: StepResult) -> None:
         "consumed_tokens": state.consumed_samples * model.seq_length,
         "global_batch_size": result.samples,
         "seq_length": seq_length,
-        "loss": result.loss,
-        "grad_norm": result.grad_norm,
+        **result.finite_numbers(),
+        "skipped": result.refusal is not None,
         "lr": result.lr,
         **({} if run.engine.loss_scale is None else {"loss_scale": run.engine.loss_scale}),
         "step_seconds": seconds / state.since.steps,
@@ -215,6 +202,7 @@ def save(run: Run) -> None:
             loss=state.loss,
             validation_loss=state.validation_loss,
             lowest=state.lowest,
+            guards=state.guards.record(),
         ),
         run.identity,
         run.mesh,

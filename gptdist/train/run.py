@@ -1,5 +1,6 @@
 """What a training run consists of, once built."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from gptdist.model.parameters import LocalParameter
 from gptdist.telemetry.ledger import Ledger
 from gptdist.telemetry.metrics import Metrics
 from gptdist.train.engine import Engine
+from gptdist.train.guards import GuardState, Refusal
 from gptdist.train.sampler import Sampler
 from gptdist.train.stop_signal import StopSignal
 
@@ -37,6 +39,14 @@ class StepResult:
 
     stopping: bool
     """Whether any rank was asked to stop."""
+
+    refusal: Refusal | None = None
+    """Why the weights were left as they are, if they were."""
+
+    def finite_numbers(self) -> dict[str, float | None]:
+        """Return loss and gradient norm for a record, in which there is no word for what is not finite."""
+        numbers = {"loss": self.loss, "grad_norm": self.grad_norm}
+        return {name: value if value is not None and math.isfinite(value) else None for name, value in numbers.items()}
 
 
 @dataclass
@@ -62,13 +72,15 @@ class TrainState:
     loss: float | None = None
     validation_loss: float | None = None
     lowest: LowestLoss | None = None
+    guards: GuardState = field(default_factory=GuardState)
     since: Stopwatch = field(default_factory=Stopwatch)
 
     def advance(self, result: StepResult) -> None:
-        """Count one step."""
+        """Count one step, done or skipped."""
         self.step += 1
         self.consumed_samples += result.samples
-        self.loss = result.loss
+        if result.refusal is None:
+            self.loss = result.loss
         self.since.samples += result.samples
         self.since.steps += 1
         self.since.data_seconds += result.data_seconds

@@ -1,0 +1,79 @@
+"""A step whose update is refused: decided before the update, told, written to the ledger, and its batch dumped."""
+
+import logging
+import math
+
+from gptdist.errors import TrainingError
+from gptdist.telemetry.ledger import Ledger
+from gptdist.train.guards import Refusal, Verdict
+from gptdist.train.run import Run, StepResult
+from gptdist.train.spike_dump import SPIKES_FOLDER, dump_batch
+
+logger = logging.getLogger(__name__)
+
+SKIP = "skip"
+
+
+def guarded_update(run: Run, loss: float) -> Verdict:
+    """Update the weights unless ``loss`` or the gradient's norm forbid it. Collective: every rank calls it.
+
+    Loss and norm are the same on every rank, and so is what the guards remember: all ranks decide alike.
+    """
+    guards, config = run.state.guards, run.config.guards
+    found: list[Verdict] = []
+
+    def may_update(grad_norm: float | None) -> bool:
+        found.append(guards.judge(config, loss, grad_norm))
+        return found[-1].refusal is None
+
+    run.engine.update(may_update)
+    (verdict,) = found
+    guards.advance(config, run.state.step + 1, verdict)
+    return verdict
+
+
+def record_skip(run: Run, result: StepResult) -> None:
+    """Tell of the last step if it was skipped, and dump its batch; rank 0 writes.
+
+    Raises:
+        TrainingError: too many steps were skipped, on every rank.
+    """
+    state, refusal = run.state, result.refusal
+    if refusal is None:
+        return
+    first, last = state.consumed_samples - result.samples, state.consumed_samples - 1
+    if run.ledger is not None:
+        _tell(run, run.ledger, refusal, first, last)
+    if state.guards.is_too_much(run.config.guards):
+        raise TrainingError(
+            f"step {state.step}: {refusal}, on samples {first} to {last}, and "
+            f"{len(state.guards.skipped_steps)} of the last {run.config.guards.window_steps} steps were skipped, "
+            f"{run.config.guards.max_skips} may be; look at {run.config.folder / SPIKES_FOLDER}, lower "
+            f"optimizer.lr or raise guards.max_z_score; the same command resumes from the newest checkpoint"
+        )
+
+
+def _tell(run: Run, ledger: Ledger, refusal: Refusal, first: int, last: int) -> None:
+    state = run.state
+    logger.warning(
+        "step %d | skipped: %s, on samples %d to %d; %d of the last %d steps are skipped, %d may be",
+        state.step,
+        refusal,
+        first,
+        last,
+        len(state.guards.skipped_steps),
+        run.config.guards.window_steps,
+        run.config.guards.max_skips,
+    )
+    path = dump_batch(run, range(first, last + 1), attempt=ledger.attempt)
+    ledger.write(
+        SKIP,
+        step=state.step,
+        first_sample=first,
+        last_sample=last,
+        what=refusal.what,
+        value=refusal.value if math.isfinite(refusal.value) else str(refusal.value),
+        mean=refusal.mean,
+        z_score=refusal.z_score,
+        batch=str(path.relative_to(run.config.folder)),
+    )

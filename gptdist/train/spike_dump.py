@@ -1,0 +1,44 @@
+"""The batch of a skipped step as text, with the documents that its samples are made of, for people to look at."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from gptdist.data.trace import trace_samples
+from gptdist.durable import write_whole
+from gptdist.errors import DataError
+from gptdist.tokenizer.tokenizer import load_tokenizer
+from gptdist.train.run import Run
+
+SPIKES_FOLDER = "spikes"
+
+
+def dump_batch(run: Run, samples: Sequence[int], *, attempt: int) -> Path:
+    """Write a line of JSON for each of the last step's ``samples``, and return the file; rank 0 calls it.
+
+    Provenance that cannot be read costs the file the documents, not the run its life.
+    """
+    folder = run.config.folder / SPIKES_FOLDER
+    folder.mkdir(exist_ok=True)
+    tokenizer = load_tokenizer(run.config.data.tokenizer)
+    lines = []
+    for sample, origin in zip(samples, _origins(run, samples), strict=True):
+        (row,) = run.data.rows(sample, 1)
+        record = {**origin, "text": tokenizer.decode(row.tolist())}
+        lines.append(json.dumps(record, ensure_ascii=False).encode("utf-8", errors="backslashreplace"))
+    path = folder / f"step_{run.state.step:08d}_attempt_{attempt}.jsonl"
+    write_whole(path, b"\n".join(lines) + b"\n")
+    return path
+
+
+def _origins(run: Run, samples: Sequence[int]) -> list[dict[str, Any]]:
+    try:
+        return [asdict(traced) for traced in trace_samples(run.data, samples)]
+    except DataError as error:
+        order = run.data.order
+        return [
+            {"sample": sample, "source": order.names[order.address(sample).source], "problem": str(error)}
+            for sample in samples
+        ]
