@@ -1,6 +1,7 @@
 """A step that is refused leaves every bit as it was, and those after it are the steps of a run that never met it."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +100,38 @@ def test_a_skipped_step_leaves_no_trace(layout: TestedLayout, precision: str, tm
     assert [(skip["step"], skip["first_sample"], skip["last_sample"]) for skip in skips] == [(4, 24, 31), (5, 32, 39)]
     assert skips[0]["z_score"] > 10.0
     assert skips[1]["value"] == "inf"
+
+
+def poisoned(tree: dict[str, Any], first: int, value: float) -> tuple[str, int]:
+    """Train with gradients multiplied by ``value`` from step ``first`` on; return what ended the run, and the step."""
+    from gptdist.errors import TrainingError
+    from gptdist.train.build import build, join
+    from gptdist.train.loop import train
+    from gptdist.train.stop_signal import StopSignal
+
+    config = RunConfig.from_tree(tree)
+    mesh, device = join(config, local_rank=0)
+    run = build(config, mesh, device, StopSignal())
+    parameter = run.parameters[-1].parameter
+    parameter.register_hook(lambda gradient: gradient * value if run.state.step + 1 >= first else gradient)
+    try:
+        train(run)
+    except TrainingError as error:
+        return str(error), run.state.step
+    return "", run.state.step
+
+
+@pytest.mark.parametrize("layout", [TestedLayout(1, 0, 1), TestedLayout(2, 1, 1), TestedLayout(2, 3, 1)], ids=str)
+def test_too_many_end_the_run_and_nothing_spoilt_is_saved(layout: TestedLayout, tmp_path: Path) -> None:
+    tree = run_tree(tmp_path, intervals={"save_steps": 1}, guards=GUARDS | {"max_skips": 1}, **layout.sections())
+    for first in (1, 3):  # before there are moments, and after
+        for said, step in run_ranks(layout.world_size, poisoned, tree, first, float("nan")):
+            assert said.startswith(f"step {first + 1}: gradient norm is inf, on samples {8 * first} to {8 * first + 7}")
+            assert "2 of the last 8 steps were skipped, 1 may be" in said
+            assert step == first + 1
+        if first == 1:
+            assert run_ranks(layout.world_size, poisoned, tree, 9, 1.0)[0] == ("", 6), "the same command resumes"
+            rows = map(json.loads, (tmp_path / "run/metrics.jsonl").read_text().splitlines())
+            losses = [row["loss"] for row in rows if row["kind"] == "train"]
+            assert losses[-1] < losses[0]
+            shutil.rmtree(tmp_path / "run")
