@@ -152,9 +152,6 @@ class Engine:
             return
         engine.set_train_batch_size(replicated)
         engine.micro_steps = 0  # DeepSpeed ends a step where a multiple of the number a step has been done, ever
-        if hasattr(self.optimizer, "gradient_accumulation_steps"):
-            # Offloaded gradients are taken from where they were accumulated only if there is more than one of them.
-            self.optimizer.gradient_accumulation_steps = engine.gradient_accumulation_steps()
 
     def accumulate(self, loss: torch.Tensor) -> None:
         """Add the gradients of one micro batch; ``update`` follows the last one of a step.

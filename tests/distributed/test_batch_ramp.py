@@ -53,8 +53,8 @@ def test_a_ramp_is_plain_steps_and_resumes_within(folder: Path, expected, layout
         assert norm == pytest.approx(expected_norm, rel=1e-4)
 
 
-def test_offloaded_gradients_are_measured_where_they_were_accumulated(folder: Path, expected) -> None:
-    """DeepSpeed asks how many forwards a step has for that, and the first steps have one."""
+def test_a_ramp_with_offloaded_gradients(folder: Path, expected) -> None:
+    """They are accumulated apart from the others, and the first steps have one forward."""
     tree = _tree(folder, "offload", LAYOUTS[3], memory={"offload_optimizer": "cpu"})
     seen = run_ranks(2, train_steps, tree, len(SIZES))[0]
     assert [norm for *_, norm in seen] == pytest.approx([norm for *_, norm in expected], rel=1e-4)
