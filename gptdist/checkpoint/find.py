@@ -23,14 +23,22 @@ def step_folders(checkpoints: Path) -> list[Path]:
     return [path for _, path in sorted(found, reverse=True)]
 
 
-def newest_whole(checkpoints: Path) -> tuple[Path | None, list[str]]:
+def newest_whole(checkpoints: Path, before_step: int | None = None) -> tuple[Path | None, list[str]]:
     """Return the newest step folder that verifies, and a line for each damaged one that was passed over.
+
+    Args:
+        checkpoints: folder of them.
+        before_step: look at those of earlier steps only.
 
     Raises:
         CheckpointError: there are checkpoints, and none is whole. To begin from step 0 there would lose a run.
     """
     passed_over: list[str] = []
-    folders = step_folders(checkpoints)
+    folders = [
+        folder
+        for folder in step_folders(checkpoints)
+        if before_step is None or int(folder.name.removeprefix("step_")) < before_step
+    ]
     for folder in folders:
         problems = verify(folder)
         if not problems:

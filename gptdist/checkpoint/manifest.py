@@ -132,6 +132,9 @@ class GuardRecord(Section):
     skipped_steps: tuple[int, ...] = ()
     """Skipped among the last steps."""
 
+    rewinds: int = 0
+    """How often the run went back to a checkpoint."""
+
 
 class Progress(Section):
     """How far the run was, and on what."""

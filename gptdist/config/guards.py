@@ -1,4 +1,4 @@
-"""When a step is not taken, and how many may be."""
+"""When a step is not taken, and when a run goes back to an older checkpoint."""
 
 from gptdist.config.section import Section
 
@@ -20,7 +20,11 @@ class GuardsConfig(Section):
     """Least standard deviation, as a fraction of the mean: a window that hardly varies makes no spike of little."""
 
     max_skips: int = 4
-    """Skipped steps allowed among the last window_steps; at one more the run ends."""
+    """Skipped steps allowed among the last window_steps; at one more the run goes back to the newest checkpoint before
+    them, and on with the data behind them."""
+
+    max_rewinds: int = 5
+    """How often a run may do that; where it would once more, it ends."""
 
     def problems(self) -> list[str]:
         """Return every value out of its range."""
@@ -37,7 +41,7 @@ class GuardsConfig(Section):
             )
         bad += [
             f"guards.{name}: must be at least 0, got {getattr(self, name)}"
-            for name in ("max_skips",)
+            for name in ("max_skips", "max_rewinds")
             if getattr(self, name) < 0
         ]
         return bad

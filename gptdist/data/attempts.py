@@ -12,7 +12,7 @@ from gptdist.telemetry.ledger import LEDGER_NAME, read_json_lines
 from gptdist.telemetry.metrics import METRICS_NAME
 
 START = "start"
-_ENDS = ("done", "stopped")
+_ENDS = ("done", "stopped", "rewind")
 _NEEDED = {"attempt", "step", "consumed_samples", "world_size", "config", "data_fingerprints"}
 
 

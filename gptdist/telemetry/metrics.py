@@ -71,6 +71,11 @@ class Metrics:
         """Move the progress bar to ``step``."""
         self._bar.update(step - self._bar.n)
 
+    def begin_attempt(self, attempt: int, step: int) -> None:
+        """Go on from ``step`` as another attempt."""
+        self._attempt = attempt
+        self.advance(step)
+
     def log(self, kind: str, step: int, numbers: dict[str, Any]) -> None:
         """Record ``numbers`` of ``step``.
 

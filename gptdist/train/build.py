@@ -3,7 +3,9 @@
 import contextlib
 import fcntl
 import logging
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,6 +19,7 @@ from gptdist.checkpoint.find import newest_whole
 from gptdist.checkpoint.fragments import OptimizerFragments
 from gptdist.checkpoint.identity import RunIdentity, changes, check_continues
 from gptdist.checkpoint.load import load_run
+from gptdist.checkpoint.manifest import Manifest
 from gptdist.checkpoint.read import CheckpointReader
 from gptdist.config.precision import precision_problems
 from gptdist.config.run import RunConfig
@@ -35,7 +38,6 @@ from gptdist.model.parameters import LocalParameter, initialise, local_parameter
 from gptdist.telemetry.ledger import Ledger
 from gptdist.telemetry.metrics import Metrics
 from gptdist.train.engine import Engine, deepspeed_config
-from gptdist.train.guards import GuardState
 from gptdist.train.muon import Muon
 from gptdist.train.randomness import forbid_nondeterminism
 from gptdist.train.run import Run, TrainState
@@ -82,7 +84,7 @@ def build(config: RunConfig, mesh: Mesh, device: Device, stop_signal: StopSignal
     state = restore(config, fragments, identity, mesh)
     plan = check_epochs(config, data.order, step=state.step, consumed_samples=state.consumed_samples)
     if ledger is not None:
-        _record_start(ledger, identity, mesh, state, plan)
+        record_start(ledger, identity, mesh, state, plan)
     logger.info("data: %s", plan.summary())
     logger.info(
         "%s: %s parameters, %s, ZeRO %d, %s on %s; %s",
@@ -169,23 +171,35 @@ def _partitioned_construction(config: RunConfig, mesh: Mesh, device: Device) -> 
 def restore(config: RunConfig, fragments: OptimizerFragments, identity: RunIdentity, mesh: Mesh) -> TrainState:
     """Put the newest whole checkpoint in, if there is one, and return where the run stands.
 
-    Rank 0 decides which one, for all. Collective: every rank calls it.
+    Collective: every rank calls it.
 
     Raises:
         CheckpointError: the checkpoint cannot be continued, on every rank.
     """
+    manifest = load_agreed(partial(_choose, config, identity), fragments, mesh)
+    return TrainState() if manifest is None else TrainState.of(manifest.progress)
+
+
+def load_agreed(choose: Callable[[], str | None], fragments: OptimizerFragments, mesh: Mesh) -> Manifest | None:
+    """Put the checkpoint in that ``choose`` names on rank 0, and return its manifest; none if it names none.
+
+    Collective: every rank calls it.
+
+    Raises:
+        CheckpointError: ``choose`` or the loading failed, on every rank.
+    """
     folder, problem = None, ""
     if mesh.is_lead:
         try:
-            folder = _choose(config, identity)
+            folder = choose()
         except GptDistError as error:
             problem = str(error)
     problem = broadcast_text(problem) or ""
     if problem:
         raise CheckpointError(problem)
-    chosen = broadcast_text(None if folder is None else str(folder))
+    chosen = broadcast_text(folder)
     if chosen is None:
-        return TrainState()
+        return None
     reader = CheckpointReader(Path(chosen))
     try:
         load_run(reader, fragments)
@@ -196,17 +210,10 @@ def restore(config: RunConfig, fragments: OptimizerFragments, identity: RunIdent
     progress = reader.manifest.progress
     if mesh.is_lead:
         logger.info("resumed %s (step %d, %d samples)", chosen, progress.step, progress.consumed_samples)
-    return TrainState(
-        step=progress.step,
-        consumed_samples=progress.consumed_samples,
-        loss=progress.loss,
-        validation_loss=progress.validation_loss,
-        lowest=progress.lowest,
-        guards=GuardState.of(progress.guards),
-    )
+    return reader.manifest
 
 
-def _record_start(ledger: Ledger, identity: RunIdentity, mesh: Mesh, state: TrainState, plan: DataPlan) -> None:
+def record_start(ledger: Ledger, identity: RunIdentity, mesh: Mesh, state: TrainState, plan: DataPlan) -> None:
     """Note what ``gptdist data trace`` needs to find the samples of a step again."""
     facts = start_facts(
         identity.config,
@@ -219,7 +226,7 @@ def _record_start(ledger: Ledger, identity: RunIdentity, mesh: Mesh, state: Trai
     ledger.write(START, **facts)
 
 
-def _choose(config: RunConfig, identity: RunIdentity) -> Path | None:
+def _choose(config: RunConfig, identity: RunIdentity) -> str | None:
     """Return the checkpoint to continue, after saying what was passed over and what has changed."""
     folder, passed_over = newest_whole(config.checkpoints_folder)
     for line in passed_over:
@@ -230,7 +237,7 @@ def _choose(config: RunConfig, identity: RunIdentity) -> Path | None:
     check_continues(manifest, identity, str(folder))
     for line in changes(manifest.config, identity.config):
         logger.info("config changed since the checkpoint: %s", line)
-    return folder
+    return str(folder)
 
 
 def _open_metrics(config: RunConfig, ledger: Ledger | None, state: TrainState) -> Metrics | None:

@@ -54,10 +54,13 @@ class GuardState:
     skipped_steps: list[int] = field(default_factory=list)
     """Those of the last ``window_steps`` steps that were skipped."""
 
+    rewinds: int = 0
+    """How often the run went back to a checkpoint."""
+
     @classmethod
     def of(cls, record: GuardRecord) -> Self:
         """Return what a checkpoint remembers."""
-        return cls(list(record.losses), list(record.grad_norms), list(record.skipped_steps))
+        return cls(list(record.losses), list(record.grad_norms), list(record.skipped_steps), record.rewinds)
 
     def record(self) -> GuardRecord:
         """Return what a checkpoint has to keep."""
@@ -65,6 +68,7 @@ class GuardState:
             losses=tuple(self.losses),
             grad_norms=tuple(self.grad_norms),
             skipped_steps=tuple(self.skipped_steps),
+            rewinds=self.rewinds,
         )
 
     def judge(self, config: GuardsConfig, loss: float, grad_norm: float | None) -> Verdict:

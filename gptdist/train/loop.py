@@ -17,6 +17,7 @@ from gptdist.train.early_stopping import has_ended, note_evaluation, tell_end
 from gptdist.train.evaluate import evaluate
 from gptdist.train.masking import mean_factor
 from gptdist.train.randomness import seed_micro_batch
+from gptdist.train.rewind import rewind_if_needed
 from gptdist.train.run import Run, StepResult
 from gptdist.train.samples import log_samples
 from gptdist.train.schedule import Position, learning_rate
@@ -48,13 +49,16 @@ def train(run: Run) -> bool:
         if state.step == 1 or state.step % every.log_steps == 0 or is_last or result.refusal is not None:
             log_step(run, result)
         record_skip(run, result)
+        has_rewound = rewind_if_needed(run, result)
+        is_last = is_last and not has_rewound
+        is_evaluated = state.step % every.eval_steps == 0 and not has_rewound
         if state.step % every.check_steps == 0 or is_last:
             check_equal_weights(run.parameters, run.mesh, state.step)
-        if state.step % every.eval_steps == 0 or is_last:
+        if is_evaluated or is_last:
             log_evaluation(run)
         log_samples(run, is_last=is_last)
-        ends_early = state.step % every.eval_steps == 0 and note_evaluation(run)
-        if result.stopping or is_last or ends_early or state.step % every.save_steps == 0:
+        ends_early = is_evaluated and note_evaluation(run)
+        if result.stopping or is_last or ends_early or has_rewound or state.step % every.save_steps == 0:
             save(run)
         if ends_early:
             tell_end(run, now=True)

@@ -4,12 +4,13 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 
 from gptdist.checkpoint.fragments import OptimizerFragments
 from gptdist.checkpoint.identity import RunIdentity
-from gptdist.checkpoint.manifest import LowestLoss
+from gptdist.checkpoint.manifest import LowestLoss, Progress
 from gptdist.config.run import RunConfig
 from gptdist.data.rules import SampleRules
 from gptdist.data.sources import TrainingData, ValidationSource
@@ -74,6 +75,18 @@ class TrainState:
     lowest: LowestLoss | None = None
     guards: GuardState = field(default_factory=GuardState)
     since: Stopwatch = field(default_factory=Stopwatch)
+
+    @classmethod
+    def of(cls, progress: Progress) -> Self:
+        """Return the state that a checkpoint was taken in."""
+        return cls(
+            step=progress.step,
+            consumed_samples=progress.consumed_samples,
+            loss=progress.loss,
+            validation_loss=progress.validation_loss,
+            lowest=progress.lowest,
+            guards=GuardState.of(progress.guards),
+        )
 
     def advance(self, result: StepResult) -> None:
         """Count one step, done or skipped."""

@@ -3,11 +3,10 @@
 import logging
 import math
 
-from gptdist.errors import TrainingError
 from gptdist.telemetry.ledger import Ledger
 from gptdist.train.guards import Refusal, Verdict
 from gptdist.train.run import Run, StepResult
-from gptdist.train.spike_dump import SPIKES_FOLDER, dump_batch
+from gptdist.train.spike_dump import dump_batch
 
 logger = logging.getLogger(__name__)
 
@@ -33,24 +32,20 @@ def guarded_update(run: Run, loss: float) -> Verdict:
 
 
 def record_skip(run: Run, result: StepResult) -> None:
-    """Tell of the last step if it was skipped, and dump its batch; rank 0 writes.
+    """Tell of the last step if it was skipped, and dump its batch; rank 0 writes."""
+    if result.refusal is not None and run.ledger is not None:
+        first, last = run.state.consumed_samples - result.samples, run.state.consumed_samples - 1
+        _tell(run, run.ledger, result.refusal, first, last)
 
-    Raises:
-        TrainingError: too many steps were skipped, on every rank.
-    """
-    state, refusal = run.state, result.refusal
-    if refusal is None:
-        return
-    first, last = state.consumed_samples - result.samples, state.consumed_samples - 1
-    if run.ledger is not None:
-        _tell(run, run.ledger, refusal, first, last)
-    if state.guards.is_too_much(run.config.guards):
-        raise TrainingError(
-            f"step {state.step}: {refusal}, on samples {first} to {last}, and "
-            f"{len(state.guards.skipped_steps)} of the last {run.config.guards.window_steps} steps were skipped, "
-            f"{run.config.guards.max_skips} may be; look at {run.config.folder / SPIKES_FOLDER}, lower "
-            f"optimizer.lr or raise guards.max_z_score; the same command resumes from the newest checkpoint"
-        )
+
+def where(run: Run, result: StepResult) -> str:
+    """Return which step was skipped why, after how many others, as the beginning of an error's text."""
+    state, guards = run.state, run.config.guards
+    return (
+        f"step {state.step}: {result.refusal}, on samples {state.consumed_samples - result.samples} to "
+        f"{state.consumed_samples - 1}, and {len(state.guards.skipped_steps)} of the last {guards.window_steps} steps "
+        f"were skipped, {guards.max_skips} may be"
+    )
 
 
 def _tell(run: Run, ledger: Ledger, refusal: Refusal, first: int, last: int) -> None:

@@ -123,7 +123,9 @@ def poisoned(tree: dict[str, Any], first: int, value: float) -> tuple[str, int]:
 
 @pytest.mark.parametrize("layout", [TestedLayout(1, 0, 1), TestedLayout(2, 1, 1), TestedLayout(2, 3, 1)], ids=str)
 def test_too_many_end_the_run_and_nothing_spoilt_is_saved(layout: TestedLayout, tmp_path: Path) -> None:
-    tree = run_tree(tmp_path, intervals={"save_steps": 1}, guards=GUARDS | {"max_skips": 1}, **layout.sections())
+    tree = run_tree(
+        tmp_path, intervals={"save_steps": 1}, guards=GUARDS | {"max_skips": 1, "max_rewinds": 0}, **layout.sections()
+    )
     for first in (1, 3):  # before there are moments, and after
         for said, step in run_ranks(layout.world_size, poisoned, tree, first, float("nan")):
             assert said.startswith(f"step {first + 1}: gradient norm is inf, on samples {8 * first} to {8 * first + 7}")
