@@ -1,4 +1,4 @@
-"""``gptdist evaluate CHECKPOINT``: validation loss and bits per byte of a checkpoint."""
+"""``gptdist evaluate CHECKPOINT``: validation loss of a checkpoint, or its scores in tasks of lm-evaluation-harness."""
 
 import argparse
 from pathlib import Path
@@ -10,7 +10,75 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--eval-samples", type=int, help="windows a source (0: all); default as in the run's config")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.set_defaults(run=_evaluate)
+    tasks = parser.add_argument_group("tasks of lm-evaluation-harness (pip install 'gptdist[eval]')")
+    tasks.add_argument("--tasks", metavar="A,B", help="names of tasks, in place of the validation loss")
+    tasks.add_argument("--include", type=Path, metavar="DIR", help="folder of task files of your own")
+    tasks.add_argument("--limit", type=int, metavar="N", help="documents a task at most")
+    tasks.add_argument("--num-fewshot", type=int, metavar="N", help="examples before a question; default: the task's")
+    tasks.add_argument("--batch-size", type=int, default=8, metavar="N", help="texts in a forward (default: 8)")
+    tasks.add_argument("--tokenizer", type=Path, metavar="DIR", help="tokenizer (default: the run's)")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    if arguments.tasks is None:
+        _evaluate(arguments)
+    else:
+        _evaluate_tasks(arguments)
+
+
+def _evaluate_tasks(arguments: argparse.Namespace) -> None:
+    import dataclasses
+    import json
+    import warnings
+    from importlib.util import find_spec
+
+    from gptdist.compress.harness import forbid_network, run_tasks
+    from gptdist.errors import ConfigError
+
+    names = [name for name in arguments.tasks.split(",") if name]
+    bad = [] if names else ["--tasks: names no task; name one"]
+    bad += [
+        f"--{name}: must be at least 1, got {value}"
+        for name, value in (("limit", arguments.limit), ("batch-size", arguments.batch_size))
+        if value is not None and value < 1
+    ]
+    if arguments.include is not None and not arguments.include.is_dir():
+        bad.append(f"--include: folder '{arguments.include}' does not exist; change the path")
+    if find_spec("lm_eval") is None:
+        bad.append("--tasks: lm-evaluation-harness is not installed; pip install 'gptdist[eval]'")
+    if bad:
+        raise ConfigError(bad)
+    forbid_network()
+    warnings.filterwarnings("ignore")
+    from gptdist.checkpoint.find import resolve_checkpoint
+    from gptdist.checkpoint.read import CheckpointReader
+    from gptdist.compress.harness_model import HarnessModel
+    from gptdist.compress.trained_on import trained_tokenizer
+    from gptdist.train.inference import load_model, single_process_mesh
+
+    folder = resolve_checkpoint(arguments.checkpoint)
+    reader = CheckpointReader(folder)
+    tokenizer = trained_tokenizer(reader.manifest, arguments.tokenizer)
+    mesh = single_process_mesh()
+    model = load_model(reader, mesh, arguments.device)
+    seq_length = reader.manifest.config["model"]["seq_length"]
+    scores = run_tasks(
+        HarnessModel(model, mesh, tokenizer, seq_length, arguments.batch_size),
+        names,
+        include=arguments.include,
+        limit=arguments.limit,
+        num_fewshot=arguments.num_fewshot,
+    )
+    if arguments.json:
+        found = [dataclasses.asdict(score) for score in scores]
+        print(json.dumps({"checkpoint": str(folder), "step": reader.manifest.step, "scores": found}))
+        return
+    print(f"{folder}, step {reader.manifest.step}")
+    print(f"{'task':<24} {'metric':<24} {'value':>12} {'stderr':>10} {'documents':>10}")
+    for score in scores:
+        stderr = "-" if score.stderr is None else f"{score.stderr:.4f}"
+        print(f"{score.task:<24} {score.metric:<24} {score.value:>12.4f} {stderr:>10} {score.samples:>10,}")
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
