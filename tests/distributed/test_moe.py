@@ -58,7 +58,7 @@ def reference(folder: Path) -> tuple[list[Any], CheckpointReader]:
     return _train(folder, ONE_RANK)
 
 
-@pytest.mark.parametrize("layout", EXPERT_LAYOUTS, ids=str)
+@pytest.mark.parametrize("layout", [*EXPERT_LAYOUTS, *LAYOUTS[11:]], ids=str)
 def test_layout_equals_one_rank(folder: Path, reference: Any, layout: TestedLayout) -> None:
     expected, one = reference
     seen, reader = _train(folder, layout)
