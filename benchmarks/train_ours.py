@@ -51,12 +51,12 @@ def _trainer(run: Any) -> Callable[[int], dict[str, Any]]:
     from gptdist.train.loop import train_step
 
     def work(steps: int) -> dict[str, Any]:
-        begin, data_seconds = time.perf_counter(), 0.0
+        run.clock.take()
+        begin = time.perf_counter()
         for _ in range(steps):
-            result = train_step(run)
-            run.state.advance(result)
-            data_seconds += result.data_seconds
+            run.state.advance(train_step(run))
         seconds = time.perf_counter() - begin
+        data_seconds = run.clock.take()["data"]
         return {"seconds": seconds, "data_share": data_seconds / seconds, "peak_bytes": _peak_bytes()}
 
     return work

@@ -25,6 +25,7 @@ _FORMATS = {
     "lr": "lr {:.1e}",
     "tokens_per_second": "{:,.0f} tokens/s",
     "mfu": "mfu {:.2f}",
+    "peak_memory_gib": "memory {:.2f} GiB",
 }
 """What the console line shows, in this order."""
 

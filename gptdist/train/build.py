@@ -35,6 +35,7 @@ from gptdist.model.arithmetic import num_parameters
 from gptdist.model.gpt import LanguageModel, transformer_config
 from gptdist.model.norms import sum_partial_gradients
 from gptdist.model.parameters import LocalParameter, initialise, local_parameters
+from gptdist.telemetry.clock import StepClock
 from gptdist.telemetry.ledger import Ledger
 from gptdist.telemetry.metrics import Metrics
 from gptdist.train.engine import Engine, deepspeed_config
@@ -109,6 +110,7 @@ def build(config: RunConfig, mesh: Mesh, device: Device, stop_signal: StopSignal
         rules=SampleRules.of(config.data, tokenizer),
         identity=identity,
         state=state,
+        clock=StepClock(device.torch_device),
         stop_signal=stop_signal,
         sampler=Sampler.of(config, tokenizer),
         peak_flops=peak[0] if peak else None,

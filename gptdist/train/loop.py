@@ -22,6 +22,7 @@ from gptdist.train.run import Run, StepResult
 from gptdist.train.samples import log_samples
 from gptdist.train.schedule import Position, learning_rate
 from gptdist.train.skip import guarded_update, record_skip
+from gptdist.train.spent import take_spent
 
 logger = logging.getLogger(__name__)
 
@@ -55,11 +56,14 @@ def train(run: Run) -> bool:
         if state.step % every.check_steps == 0 or is_last:
             check_equal_weights(run.parameters, run.mesh, state.step)
         if is_evaluated or is_last:
-            log_evaluation(run)
-        log_samples(run, is_last=is_last)
+            with run.clock.part("evaluation"):
+                log_evaluation(run)
+        with run.clock.part("evaluation"):
+            log_samples(run, is_last=is_last)
         ends_early = is_evaluated and note_evaluation(run)
         if result.stopping or is_last or ends_early or has_rewound or state.step % every.save_steps == 0:
-            save(run)
+            with run.clock.part("checkpoint"):
+                save(run)
         if ends_early:
             tell_end(run, now=True)
             break
@@ -89,19 +93,18 @@ def train_step(run: Run) -> StepResult:
     seq_length = config.seq_lengths.at(state.consumed_samples)
     size, replicas = config.batch.micro_batch_size, run.mesh.layout.data_parallel_size
     total = torch.zeros(2, dtype=torch.float64)
-    begin = time.perf_counter()
-    factor = mean_factor(run)
-    data_seconds = time.perf_counter() - begin
+    with run.clock.part("data"):
+        factor = mean_factor(run)
     for micro_batch in range(run.num_micro_batches):
         first = state.consumed_samples + (micro_batch * replicas + run.mesh.place.dp_rank) * size
-        begin = time.perf_counter()
-        rows = cut_rows(run.data.rows(first, size), seq_length)
-        batch = Batch.of(rows, run.device.torch_device, run.rules, run.mesh.context_part)
-        data_seconds += time.perf_counter() - begin
+        with run.clock.part("data"):
+            rows = cut_rows(run.data.rows(first, size), seq_length)
+            batch = Batch.of(rows, run.device.torch_device, run.rules, run.mesh.context_part)
         seed_micro_batch(config.seed, first, run.mesh.place)
-        loss = run.engine.deepspeed(batch.tokens, batch.positions(), batch.attention_mask(), labels=batch.labels)
-        loss = loss * factor
-        run.engine.accumulate(loss)
+        with run.clock.part("forward_backward"):
+            loss = run.engine.deepspeed(batch.tokens, batch.positions(), batch.attention_mask(), labels=batch.labels)
+            loss = loss * factor
+            run.engine.accumulate(loss)
         total[0] += loss.detach().cpu().double()
     total[0] /= run.num_micro_batches * run.mesh.layout.world_size
     total[1] = run.stop_signal.was_seen
@@ -109,7 +112,8 @@ def train_step(run: Run) -> StepResult:
         summed = total.to(run.device.torch_device)
         dist.all_reduce(summed)
         total = summed.cpu()
-    verdict = guarded_update(run, loss=float(total[0]))
+    with run.clock.part("optimizer"):
+        verdict = guarded_update(run, loss=float(total[0]))
     if run.engine.overflowed and run.mesh.is_lead:
         logger.warning(
             "step %d: gradients overflow fp16, no update; loss scale %g", state.step + 1, run.engine.loss_scale
@@ -119,19 +123,19 @@ def train_step(run: Run) -> StepResult:
         grad_norm=verdict.grad_norm,
         lr=lr,
         samples=samples,
-        data_seconds=data_seconds,
         stopping=bool(total[1]),
         refusal=verdict.refusal,
     )
 
 
 def log_step(run: Run, result: StepResult) -> None:
-    """Record the last step, with speeds averaged since the last record."""
+    """Record the last step, with speeds averaged since the last record. Collective: every rank calls it."""
+    model, state, world_size = run.config.model, run.state, run.mesh.layout.world_size
+    tokens = state.since.samples * model.seq_length
+    spent = take_spent(run)
     if run.metrics is None:
         return
-    model, state, world_size = run.config.model, run.state, run.mesh.layout.world_size
-    seconds = time.perf_counter() - state.since.begin
-    tokens_per_second = state.since.samples * model.seq_length / seconds
+    tokens_per_second = tokens / spent.seconds
     seq_length = run.config.seq_lengths.at(state.consumed_samples - result.samples)
     flops_per_second = flops_per_token(model, seq_length) * tokens_per_second / world_size
     numbers = {
@@ -143,16 +147,14 @@ def log_step(run: Run, result: StepResult) -> None:
         "skipped": result.refusal is not None,
         "lr": result.lr,
         **({} if run.engine.loss_scale is None else {"loss_scale": run.engine.loss_scale}),
-        "step_seconds": seconds / state.since.steps,
-        "data_seconds": state.since.data_seconds / state.since.steps,
         "tokens_per_second": tokens_per_second,
         "model_tflops": flops_per_second / 1e12,
         "mfu": flops_per_second / run.peak_flops if run.peak_flops else None,
+        **spent.numbers,
         **{f"epochs_{name}": epochs for name, epochs in _epochs(run, state.consumed_samples).items()},
     }
     run.metrics.log("train", state.step, numbers)
     run.metrics.advance(state.step)
-    state.since.restart()
 
 
 def _epochs(run: Run, samples: int) -> dict[str, float]:
@@ -187,7 +189,6 @@ def log_evaluation(run: Run) -> None:
     run.state.validation_loss = found.leading(leading)[0]
     if run.metrics is not None:
         run.metrics.log("validation", run.state.step, found.numbers(leading))
-    run.state.since.restart()
 
 
 def save(run: Run) -> None:
@@ -215,4 +216,3 @@ def save(run: Run) -> None:
     if run.ledger is not None:
         run.ledger.write("checkpoint", step=state.step, seconds=seconds)
         logger.info("step %d | saved %s in %.2f s", state.step, folder, seconds)
-    state.since.restart()

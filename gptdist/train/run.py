@@ -17,6 +17,7 @@ from gptdist.data.sources import TrainingData, ValidationSource
 from gptdist.device.device import Device
 from gptdist.mesh.groups import Mesh
 from gptdist.model.parameters import LocalParameter
+from gptdist.telemetry.clock import StepClock
 from gptdist.telemetry.ledger import Ledger
 from gptdist.telemetry.metrics import Metrics
 from gptdist.train.engine import Engine
@@ -27,7 +28,7 @@ from gptdist.train.stop_signal import StopSignal
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one optimizer step yielded; but for ``data_seconds`` the same on every rank."""
+    """What one optimizer step yielded; the same on every rank."""
 
     loss: float
     """Mean over the global batch, nats a token."""
@@ -35,9 +36,6 @@ class StepResult:
     grad_norm: float | None
     lr: float
     samples: int
-    data_seconds: float
-    """Time this rank waited for tokens."""
-
     stopping: bool
     """Whether any rank was asked to stop."""
 
@@ -57,11 +55,10 @@ class Stopwatch:
     begin: float = field(default_factory=time.perf_counter)
     samples: int = 0
     steps: int = 0
-    data_seconds: float = 0.0
 
     def restart(self) -> None:
         """Begin again from zero."""
-        self.begin, self.samples, self.steps, self.data_seconds = time.perf_counter(), 0, 0, 0.0
+        self.begin, self.samples, self.steps = time.perf_counter(), 0, 0
 
 
 @dataclass
@@ -96,7 +93,6 @@ class TrainState:
             self.loss = result.loss
         self.since.samples += result.samples
         self.since.steps += 1
-        self.since.data_seconds += result.data_seconds
 
 
 @dataclass(frozen=True)
@@ -117,6 +113,7 @@ class Run:
     rules: SampleRules
     identity: RunIdentity
     state: TrainState
+    clock: StepClock
     stop_signal: StopSignal
     sampler: Sampler | None
     """Writes texts, if the run shall."""

@@ -60,7 +60,6 @@ def log_samples(run: Run, *, is_last: bool) -> None:
         ]
     if run.metrics is not None:
         run.metrics.log_samples(state.step, found)
-    state.since.restart()
 
 
 def _draw(options: GenerationConfig, generators: Sequence[torch.Generator], index: int, logits: Tensor) -> int:

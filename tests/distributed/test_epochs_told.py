@@ -38,7 +38,7 @@ def test_repetition_is_told_once_an_epoch(tmp_path: Path) -> None:
         training={"train_steps": 30},
         batch={"global_batch_size": 256, "micro_batch_size": 256},
         model={"num_layers": 1, "hidden_size": 8, "num_attention_heads": 1},
-        intervals={"log_steps": 3, "eval_steps": 2, "save_steps": 5},  # each restarts the log's stopwatch
+        intervals={"log_steps": 3, "eval_steps": 2, "save_steps": 5},
     )
     said, windows = run_ranks(1, warnings_of, tree)[0]
     records = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
