@@ -10,12 +10,13 @@ from gptdist.checkpoint.fragments import Fragment, OptimizerFragments
 from gptdist.checkpoint.manifest import WEIGHT
 from gptdist.checkpoint.read import CheckpointReader
 from gptdist.errors import CheckpointError
+from gptdist.mesh.groups import Mesh, gather_texts
 from gptdist.model.parameters import LocalParameter
 
 logger = logging.getLogger(__name__)
 
 
-def load_run(reader: CheckpointReader, fragments: OptimizerFragments) -> None:
+def load_run(reader: CheckpointReader, fragments: OptimizerFragments, mesh: Mesh) -> None:
     """Restore master weights, moments and weights of a run. Collective: every rank calls it.
 
     Where the optimizer is of another kind than the one that saved, its moments begin at zero, and a warning says so.
@@ -23,7 +24,8 @@ def load_run(reader: CheckpointReader, fragments: OptimizerFragments) -> None:
     Raises:
         CheckpointError: a tensor is missing, left over, or of another shape, or lacks moments of this very optimizer.
     """
-    check_names(reader, fragments.locals)
+    names = "\n".join(local.logical.name for local in fragments.locals)
+    check_names(reader, set("\n".join(gather_texts(names, mesh.pipeline_group)).split("\n")))
     keeps_moments = _keeps_moments(reader, fragments)
     for fragment in fragments.all():
         check_shape(reader, fragment.local)
@@ -64,7 +66,7 @@ def load_weights(reader: CheckpointReader, locals_: list[LocalParameter]) -> Non
     Raises:
         CheckpointError: a tensor is missing, left over, or of another shape.
     """
-    check_names(reader, locals_)
+    check_names(reader, {local.logical.name for local in locals_})
     for local in locals_:
         check_shape(reader, local)
         values = _range(reader, local, WEIGHT, 0, local.numel)
@@ -72,13 +74,13 @@ def load_weights(reader: CheckpointReader, locals_: list[LocalParameter]) -> Non
             local.parameter.copy_(values.view(local.parameter.shape))
 
 
-def check_names(reader: CheckpointReader, locals_: list[LocalParameter]) -> None:
+def check_names(reader: CheckpointReader, wanted: set[str]) -> None:
     """Refuse a checkpoint that holds other tensors than the model has.
 
     Raises:
         CheckpointError: names the tensors that are too many or too few.
     """
-    wanted, found = {local.logical.name for local in locals_}, set(reader.tensor_names)
+    found = set(reader.tensor_names)
     for names, fact in ((wanted - found, "lacks"), (found - wanted, "has besides the model's")):
         if names:
             raise CheckpointError(

@@ -16,7 +16,8 @@ class ParallelConfig(Section):
     their memory shrinks, and only gradients of norms and biases are communicated more."""
 
     pipeline_parallel_size: int = 1
-    """Ranks that hold consecutive layers. Only 1 so far."""
+    """Stages that each hold as many consecutive layers, and pass hidden states on: the least communication of all
+    axes. A step of m micro batches leaves each rank idle for (stages - 1) / (m + stages - 1) of it. ZeRO 0 to 2."""
 
     context_parallel_size: int = 1
     """Ranks that share the tokens of each sample, where the activations of a long one do not fit a single rank. Every
@@ -50,16 +51,12 @@ class ParallelConfig(Section):
         tensor, context = self.tensor_parallel_size, self.context_parallel_size
         bad = [
             f"parallel.{axis}: must be at least 1, got {getattr(self, axis)}"
-            for axis in ("tensor_parallel_size", "context_parallel_size")
+            for axis in ("tensor_parallel_size", "context_parallel_size", "pipeline_parallel_size")
             if getattr(self, axis) < 1
         ]
         if bad:
             return bad
-        if self.pipeline_parallel_size != 1:
-            bad.append(
-                f"parallel.pipeline_parallel_size: only 1 can be trained, got {self.pipeline_parallel_size}; use "
-                f"tensor_parallel_size or zero_stage 3 to spread a model that does not fit"
-            )
+        bad = self._pipeline_problems(model)
         if self.zero_stage not in ZERO_STAGES:
             bad.append(f"parallel.zero_stage: must be 0, 1, 2 or 3, got {self.zero_stage}")
         if world_size % tensor:
@@ -71,6 +68,12 @@ class ParallelConfig(Section):
             bad.append(
                 f"parallel.context_parallel_size ({context}) x tensor_parallel_size ({tensor}) does not divide the "
                 f"number of ranks ({world_size}); launch a multiple of {tensor * context} ranks, or shrink one"
+            )
+        elif world_size % (tensor * context * self.pipeline_parallel_size):
+            bad.append(
+                f"parallel.pipeline_parallel_size ({self.pipeline_parallel_size}) x the ranks of a stage "
+                f"({tensor * context}) does not divide the number of ranks ({world_size}); launch a multiple of "
+                f"{tensor * context * self.pipeline_parallel_size} ranks, or use fewer stages"
             )
         bad += self.sequence_problems(model.seq_length)
         refusal = self.kind(world_size, model).refusal()
@@ -91,6 +94,37 @@ class ParallelConfig(Section):
                     f"use one of {legal}, or change the model"
                 )
         return bad + self._expert_problems(world_size, model)
+
+    def _pipeline_problems(self, model: ModelConfig) -> list[str]:
+        """Return why the layers of ``model`` cannot be cut into stages."""
+        stages, bad = self.pipeline_parallel_size, []
+        if model.num_layers % stages:
+            legal = [size for size in range(1, model.num_layers + 1) if model.num_layers % size == 0]
+            bad.append(
+                f"parallel.pipeline_parallel_size ({stages}) does not divide model.num_layers ({model.num_layers}); "
+                f"use one of {legal}"
+            )
+        if stages > 1 and self.zero_stage == 3:
+            bad.append(
+                "parallel.zero_stage: 3 collects each layer's weights anew for every micro batch, in an order that "
+                "pipeline_parallel_size above 1 breaks; use zero_stage 1 or 2, or pipeline_parallel_size 1"
+            )
+        return bad
+
+    def stage_problems(self, precision: str, *, generates: bool) -> list[str]:
+        """Return what a pipeline cannot do in a number format, or while it trains."""
+        stages, bad = self.pipeline_parallel_size, []
+        if stages > 1 and precision == "fp16":
+            bad.append(
+                f"parallel.pipeline_parallel_size ({stages}): stages pass gradients on unscaled, fp16 needs a loss "
+                f"scale; use training.precision bf16, or tensor_parallel_size"
+            )
+        if stages > 1 and generates:
+            bad.append(
+                f"parallel.pipeline_parallel_size ({stages}): no stage can write texts alone; leave generation out "
+                f"and use `gptdist generate` on a checkpoint"
+            )
+        return bad
 
     def _expert_problems(self, world_size: int, model: ModelConfig) -> list[str]:
         """Return what a model with experts cannot do; the losses of a router need all tokens and layers on a rank."""

@@ -266,6 +266,7 @@ class RunConfig(Section):
         bad = self.parallel.problems(ranks, self.model)
         offloads = bool(self.memory.offload())
         bad += precision_problems(self.training.precision, self.parallel.zero_stage, offloads=offloads)
+        bad += self.parallel.stage_problems(self.training.precision, generates=self.generation is not None)
         for index, stage in enumerate(self.batch.seq_length_ramp):
             where = f"batch.seq_length_ramp[{index}].seq_length"
             bad += self.parallel.sequence_problems(stage.seq_length, where)

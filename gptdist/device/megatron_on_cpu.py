@@ -34,6 +34,7 @@ def install() -> None:
     cuda: Any = torch.cuda
     cuda.current_device = current_device
     cuda.manual_seed = torch.manual_seed
+    cuda.initial_seed = torch.initial_seed
     cuda.get_rng_state = get_state
     cuda.set_rng_state = set_state
     cuda.synchronize = nothing

@@ -184,6 +184,23 @@ def broadcast_text(text: str | None) -> str | None:
     return bytes(payload.cpu().tolist()).decode()
 
 
+def gather_texts(text: str, group: dist.ProcessGroup | None = None) -> list[str]:
+    """Return the ``text`` of every rank of ``group``, by default of all, in their order.
+
+    Collective: the whole group calls it.
+    """
+    device = _communication_device()
+    encoded = torch.tensor(list(text.encode()), dtype=torch.uint8, device=device)
+    lengths = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(lengths, torch.tensor([len(encoded)], dtype=torch.int64, device=device), group=group)
+    longest = max(int(length) for length in lengths)
+    texts = [torch.zeros(longest, dtype=torch.uint8, device=device) for _ in lengths]
+    padded = torch.zeros(longest, dtype=torch.uint8, device=device)
+    padded[: len(encoded)] = encoded
+    dist.all_gather(texts, padded, group=group)
+    return [bytes(found[: int(length)].cpu().tolist()).decode() for found, length in zip(texts, lengths, strict=True)]
+
+
 def _communication_device() -> torch.device:
     """Where a tensor must be for the default group's back end."""
     return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")

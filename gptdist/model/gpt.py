@@ -142,7 +142,7 @@ class LanguageModel(GPTModel):
             recomputes_mlp: whether the feed-forward part keeps its input only.
             z_loss: coefficient of z-loss.
         """
-        size = mesh.layout.tensor_parallel_size
+        size, stages = mesh.layout.tensor_parallel_size, mesh.layout.pipeline_parallel_size
         loss_gradient = LossGradient()
         padded = padded_vocab_size(config.vocab_size, size)
         super().__init__(
@@ -158,19 +158,17 @@ class LanguageModel(GPTModel):
             ),
             vocab_size=padded,
             max_sequence_length=config.seq_length,
+            pre_process=mesh.place.pp_rank == 0,
+            post_process=mesh.place.pp_rank == stages - 1,
             position_embedding_type="learned_absolute" if config.position_embedding == "learned" else "rope",
             rotary_base=config.rope_base,
             share_embeddings_and_output_weights=config.tie_embeddings,
         )
+        self.first_layer = stage_layers(config, mesh).start
         self.num_valid_tokens = config.vocab_size
-        self.output_layer: OutputHead = OutputHead(
-            self.output_layer.weight,
-            _vocabulary_shard(config.vocab_size, padded, mesh),
-            multiplier=1.0 / config.width_multiplier,
-            sequence_parallel=transformer.sequence_parallel,
-            z_loss=z_loss,
-        )
         self.loss_gradient = loss_gradient
+        if self.post_process:
+            self._make_head(config, _vocabulary_shard(config.vocab_size, padded, mesh), z_loss)
         if recomputes_mlp:
             for layer in self.decoder.layers:  # by its spec, a layer would build another class without its group
                 if not isinstance(layer.mlp, MixtureOfExperts):
@@ -179,7 +177,31 @@ class LanguageModel(GPTModel):
             self.rotary_pos_emb = RotaryPositions(self.rotary_pos_emb, config.rope_scaling, mesh.context_part)
         _mark_split(self, size)
 
+    def _make_head(self, config: ModelConfig, shard: VocabularyShard, z_loss: float) -> None:
+        weight: nn.Parameter | None = self.output_layer.weight
+        if weight is not None and config.tie_embeddings:
+            # The first stage's optimizer updates the one matrix; this copy follows, and is no parameter.
+            self.register_buffer("tied_embedding", weight.detach(), persistent=False)
+            weight = None
+        self.output_layer: OutputHead = OutputHead(
+            weight,
+            shard,
+            multiplier=1.0 / config.width_multiplier,
+            sequence_parallel=self.config.sequence_parallel,
+            z_loss=z_loss,
+        )
+
+    def setup_embeddings_and_output_layer(self) -> None:
+        """Leave out what megatron-core does here: it copies the embedding between stages before it has values."""
+
+    def shared_embedding_or_output_weight(self) -> Tensor:
+        """Return the embedding's matrix, or the last stage's copy of it."""
+        weight: Tensor = self.embedding.word_embeddings.weight if self.pre_process else self.tied_embedding
+        return weight
+
     def _postprocess(self, hidden_states: Tensor, labels: Tensor | None, **_: Any) -> Tensor:
+        if not self.post_process:
+            return hidden_states
         weight = self.shared_embedding_or_output_weight() if self.share_embeddings_and_output_weights else None
         if labels is not None:
             loss: Tensor = self.output_layer(hidden_states, weight=weight, labels=labels)[0]
@@ -197,6 +219,12 @@ def _vocabulary_shard(num_tokens: int, padded: int, mesh: Mesh) -> VocabularySha
         num_valid=max(0, min(rows, num_tokens - start)),
         group=mesh.tensor_group if mesh.layout.tensor_parallel_size > 1 else None,
     )
+
+
+def stage_layers(config: ModelConfig, mesh: Mesh) -> range:
+    """Return the layers of this rank's stage, from 0."""
+    count = config.num_layers // mesh.layout.pipeline_parallel_size
+    return range(mesh.place.pp_rank * count, (mesh.place.pp_rank + 1) * count)
 
 
 def _mark_split(model: nn.Module, tensor_parallel_size: int) -> None:
@@ -231,12 +259,13 @@ def transformer_config(
         attention_dropout=config.attention_dropout,
         hidden_dropout=config.hidden_dropout,
         tensor_model_parallel_size=mesh.layout.tensor_parallel_size,
+        pipeline_model_parallel_size=mesh.layout.pipeline_parallel_size,
         sequence_parallel=sequence_parallel,
         params_dtype=dtype,
         pipeline_dtype=dtype,
         bf16=dtype == torch.bfloat16,
         fp16=dtype == torch.float16,
-        **_recomputation(config, memory),
+        **_recomputation(stage_layers(config, mesh), memory),
         perform_initialization=False,  # ours does not depend on the layout
         use_cpu_initialization=not torch.cuda.is_available(),
         apply_rope_fusion=False,
@@ -247,12 +276,14 @@ def transformer_config(
     )
 
 
-def _recomputation(config: ModelConfig, memory: MemoryConfig) -> dict[str, Any]:
+def _recomputation(stage: range, memory: MemoryConfig) -> dict[str, Any]:
     match memory.recompute:
         case "none" | "mlp":  # the latter has a module of its own
             return {}
         case "full":
-            layers = config.num_layers if memory.recompute_layers is None else memory.recompute_layers
+            layers = len(stage)
+            if memory.recompute_layers is not None:
+                layers = len(range(stage.start, min(stage.stop, memory.recompute_layers)))
             return {
                 "recompute_granularity": "full",
                 "recompute_method": "block",
@@ -277,11 +308,12 @@ def scaled_frequencies(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
 def _layers(
     config: ModelConfig, transformer: TransformerConfig, mesh: Mesh, experts: ModuleSpec
 ) -> TransformerBlockSubmodules:
+    stage = stage_layers(config, mesh)
     specs = [_layer(config, transformer, mesh) for _ in range(config.num_layers)]
     for index, spec in enumerate(specs):
         if config.has_experts(index):
             spec.submodules.mlp = experts
-    return TransformerBlockSubmodules(layer_specs=specs, layer_norm=Norm)
+    return TransformerBlockSubmodules(layer_specs=specs[stage.start : stage.stop], layer_norm=Norm)
 
 
 def _layer(config: ModelConfig, transformer: TransformerConfig, mesh: Mesh) -> ModuleSpec:

@@ -7,6 +7,7 @@ and up-projection one after the other, and each is cut: it is [2, f, h] here. Ex
 
 import hashlib
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -106,7 +107,8 @@ def local_parameters(
         tp_rank: place among those.
         expert_part: which part of a tensor-parallel rank's experts the rank holds, of how many.
     """
-    for name, parameter in model.named_parameters():
+    for local_name, parameter in model.named_parameters():
+        name = _whole_models_name(local_name, getattr(model, "first_layer", 0))
         shape = logical_shape_of(parameter)
         split = split_dim(name)
         dim = split or 0
@@ -126,6 +128,11 @@ def local_parameters(
 def is_expert(name: str) -> bool:
     """Whether parameter ``name`` is the matrices of experts."""
     return ".mlp.experts." in name
+
+
+def _whole_models_name(name: str, first_layer: int) -> str:
+    """Return the name that a stage's parameter has in the whole model, where its layers begin at ``first_layer``."""
+    return re.sub(r"^decoder\.layers\.(\d+)\.", lambda found: f"decoder.layers.{int(found[1]) + first_layer}.", name)
 
 
 def split_dim(name: str) -> int | None:

@@ -40,7 +40,7 @@ from gptdist.telemetry.ledger import Ledger
 from gptdist.telemetry.metrics import Metrics
 from gptdist.train.engine import Engine, deepspeed_config
 from gptdist.train.muon import Muon
-from gptdist.train.randomness import forbid_nondeterminism
+from gptdist.train.randomness import forbid_nondeterminism, seed_layers
 from gptdist.train.run import Run, TrainState
 from gptdist.train.sampler import Sampler
 from gptdist.train.stop_signal import StopSignal
@@ -83,6 +83,7 @@ def build(config: RunConfig, mesh: Mesh, device: Device, stop_signal: StopSignal
     peak = peak_flops(device)
     ledger = Ledger(config.folder) if mesh.is_lead else None
     state = restore(config, fragments, identity, mesh)
+    engine.stage.share_embedding()
     plan = check_epochs(config, data.order, step=state.step, consumed_samples=state.consumed_samples)
     if ledger is not None:
         record_start(ledger, identity, mesh, state, plan)
@@ -124,7 +125,7 @@ def _parameters_of_rank(model: nn.Module, config: RunConfig, mesh: Mesh) -> list
     return list(local_parameters(model, config.model, size, tp_rank=place.tp_rank, expert_part=mesh.expert_part))
 
 
-def build_model(config: RunConfig, mesh: Mesh, device: Device) -> nn.Module:
+def build_model(config: RunConfig, mesh: Mesh, device: Device) -> LanguageModel:
     """Return this rank's part of the model with its initial weights, on its device."""
     shape = config.model
     with _partitioned_construction(config, mesh, device):
@@ -153,6 +154,8 @@ def build_model(config: RunConfig, mesh: Mesh, device: Device) -> nn.Module:
         copy_rank=mesh.copy_rank,
         expert_part=mesh.expert_part,
     )
+    if shape.hidden_dropout or shape.attention_dropout:
+        seed_layers(model)
     if config.parallel.sequence_parallel:
         sum_partial_gradients(model, mesh)
     return model
@@ -204,7 +207,7 @@ def load_agreed(choose: Callable[[], str | None], fragments: OptimizerFragments,
         return None
     reader = CheckpointReader(Path(chosen))
     try:
-        load_run(reader, fragments)
+        load_run(reader, fragments, mesh)
     except CheckpointError as error:
         problem = str(error)
     if max_over_ranks(len(problem)):

@@ -11,12 +11,14 @@ import torch.distributed as dist
 from torch import nn
 
 from gptdist.config.run import RunConfig
+from gptdist.data.batches import Batch
 from gptdist.errors import TrainingError
 from gptdist.mesh.groups import Mesh, ModelParallelUnit
 from gptdist.model.parameters import is_hidden_matrix, logical_shape_of, lr_scale
 from gptdist.train.expert_parallel import announce_experts, group_settings
 from gptdist.train.muon import IS_HIDDEN
 from gptdist.train.optimizers import new_optimizer
+from gptdist.train.pipeline import Stage, run_micro_batches
 from gptdist.train.update_gate import UpdateGate
 
 NO_CLIPPING = 1e30
@@ -106,6 +108,7 @@ class Engine:
         if self.loss_scale is not None:
             self.optimizer.loss_scaler.raise_error_at_min_scale = False  # ours says what to do
         self._gate = UpdateGate(self.deepspeed.basic_optimizer)
+        self.stage = Stage(self.deepspeed, mesh, sequence_parallel=config.parallel.sequence_parallel)
 
     @property
     def module(self) -> nn.Module:
@@ -153,12 +156,22 @@ class Engine:
         engine.set_train_batch_size(replicated)
         engine.micro_steps = 0  # DeepSpeed ends a step where a multiple of the number a step has been done, ever
 
-    def accumulate(self, loss: torch.Tensor) -> None:
-        """Add the gradients of one micro batch; ``update`` follows the last one of a step.
+    def run_micro_batches(self, count: int, load: Callable[[int], Batch], factor: float) -> float:
+        """Add the gradients of ``count`` micro batches; ``update`` follows.
 
-        Collective: every rank calls it.
+        Return the sum of ``factor`` x their losses, 0 but on the last stage. ``load`` returns micro batch i, right
+        before its forward pass. Collective: every rank calls it.
         """
-        self.deepspeed.backward(loss)
+        return run_micro_batches(self.stage, count, load, self._accumulate, factor)
+
+    def _accumulate(self, loss: torch.Tensor, is_scaled: bool) -> None:
+        """Add the gradients of one micro batch.
+
+        The update is not done with the last one: it asks all stages, which come to that at other times.
+        """
+        if hasattr(self.optimizer, "clear_backward_seen_flag"):  # a stage does several backward passes in a row
+            self.optimizer.clear_backward_seen_flag()
+        self.deepspeed.backward(loss, scale_wrt_gas=not is_scaled)
         if not self.deepspeed.is_gradient_accumulation_boundary():
             self.deepspeed.step()
 
@@ -183,6 +196,7 @@ class Engine:
                 f"training.precision: gradients overflow fp16 even with a loss scale of {scale:g}; "
                 f"look at the data, lower optimizer.lr, or use bf16"
             )
+        self.stage.share_embedding()
 
     def _agreed_grad_norm(self) -> float | None:
         norm = None if self.overflowed else self.grad_norm
@@ -203,7 +217,7 @@ def clip_gradients(model: nn.Module, max_norm: float, mesh: Mesh) -> float:
     For ZeRO stage 0 in fp32, where DeepSpeed does not report the norm. What every tensor-parallel rank holds whole is
     counted once.
 
-    Communication: over the tensor group, an all-reduce of one value; likewise over the expert group.
+    Communication: over the model group, an all-reduce of one value; likewise over the expert group.
     """
     squares = torch.zeros((), dtype=torch.float64)
     experts_squares = torch.zeros((), dtype=torch.float64)
@@ -216,9 +230,9 @@ def clip_gradients(model: nn.Module, max_norm: float, mesh: Mesh) -> float:
         total = experts_squares.to(gradients[0][1].device)
         dist.all_reduce(total, group=mesh.expert_group)
         squares += total.cpu()
-    if mesh.layout.tensor_parallel_size > 1:
+    if dist.get_world_size(mesh.model_group) > 1:
         total = squares.to(gradients[0][1].device)
-        dist.all_reduce(total, group=mesh.tensor_group)
+        dist.all_reduce(total, group=mesh.model_group)
         squares = total.cpu()
     norm = float(squares.sqrt())
     if norm > max_norm:

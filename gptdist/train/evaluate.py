@@ -16,6 +16,7 @@ from gptdist.data.rules import SampleRules
 from gptdist.data.sources import ValidationSource
 from gptdist.errors import DataError
 from gptdist.mesh.groups import Mesh
+from gptdist.train.pipeline import Stage
 
 _ALL_COUNTS = SampleRules()
 
@@ -80,7 +81,7 @@ def perplexity(loss: float) -> float:
 
 
 def evaluate(
-    model: nn.Module,
+    model: nn.Module | Stage,
     sources: list[ValidationSource],
     mesh: Mesh,
     *,
@@ -92,7 +93,8 @@ def evaluate(
     """Measure ``model`` on all windows of ``sources``; replicas share the work. Collective: every rank calls it.
 
     Args:
-        model: called as ``model(tokens, positions, mask, labels=labels)``; returns the mean loss.
+        model: called as ``model(tokens, positions, mask, labels=labels)``; returns the mean loss, or 0
+            on a stage of a pipeline that is not the last.
         sources: windows to predict; those with a weight make the loss of the whole.
         mesh: the ranks that take part.
         micro_batch_size: windows in one forward.
@@ -123,7 +125,7 @@ def evaluate(
 
 
 def _evaluate_source(
-    model: nn.Module,
+    model: nn.Module | Stage,
     source: ValidationSource,
     mesh: Mesh,
     micro_batch_size: int,
@@ -151,6 +153,10 @@ def _evaluate_source(
         summed = totals.to(device)
         dist.all_reduce(summed, group=mesh.copies_group)
         totals = summed.cpu()
+    if mesh.layout.pipeline_parallel_size > 1:  # the last stage alone has the nats
+        highest = totals.to(device)
+        dist.all_reduce(highest, op=dist.ReduceOp.MAX, group=mesh.pipeline_group)
+        totals = highest.cpu()
     nats, tokens, text_bytes = totals.tolist()
     if not tokens or not text_bytes:
         raise DataError(

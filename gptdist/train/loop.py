@@ -54,7 +54,7 @@ def train(run: Run) -> bool:
         is_last = is_last and not has_rewound
         is_evaluated = state.step % every.eval_steps == 0 and not has_rewound
         if state.step % every.check_steps == 0 or is_last:
-            check_equal_weights(run.parameters, run.mesh, state.step)
+            check_equal_weights(run.parameters, run.mesh, state.step, run.engine.stage.shared_embedding)
         if is_evaluated or is_last:
             with run.clock.part("evaluation"):
                 log_evaluation(run)
@@ -95,18 +95,19 @@ def train_step(run: Run) -> StepResult:
     total = torch.zeros(2, dtype=torch.float64)
     with run.clock.part("data"):
         factor = mean_factor(run)
-    for micro_batch in range(run.num_micro_batches):
+
+    def load(micro_batch: int) -> Batch:
         first = state.consumed_samples + (micro_batch * replicas + run.mesh.place.dp_rank) * size
         with run.clock.part("data"):
             rows = cut_rows(run.data.rows(first, size), seq_length)
             batch = Batch.of(rows, run.device.torch_device, run.rules, run.mesh.context_part)
-        seed_micro_batch(config.seed, first, run.mesh.place)
-        with run.clock.part("forward_backward"):
-            loss = run.engine.deepspeed(batch.tokens, batch.positions(), batch.attention_mask(), labels=batch.labels)
-            loss = loss * factor
-            run.engine.accumulate(loss)
-        total[0] += loss.detach().cpu().double()
-    total[0] /= run.num_micro_batches * run.mesh.layout.world_size
+        seed_micro_batch(config.seed, first, run.mesh.place, run.engine.stage.first_layer)
+        return batch
+
+    with run.clock.part("forward_backward"):
+        total[0] = run.engine.run_micro_batches(run.num_micro_batches, load, factor)
+    ranks_with_loss = run.mesh.layout.world_size // run.mesh.layout.pipeline_parallel_size
+    total[0] /= run.num_micro_batches * ranks_with_loss
     total[1] = run.stop_signal.was_seen
     if run.mesh.layout.world_size > 1:
         summed = total.to(run.device.torch_device)
@@ -177,7 +178,7 @@ def _tell_repetition(run: Run, samples: int) -> None:
 def log_evaluation(run: Run) -> None:
     """Measure and record the validation loss. Collective: every rank calls it."""
     found = evaluate(
-        run.engine.deepspeed,
+        run.engine.stage,
         run.validation,
         run.mesh,
         micro_batch_size=run.config.batch.micro_batch_size,

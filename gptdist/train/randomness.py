@@ -6,10 +6,13 @@ not depend on how many replicas share the work. Context-parallel ranks have othe
 draw differently.
 """
 
+from typing import Any
+
 import torch
 from megatron.core.tensor_parallel.random import get_cuda_rng_tracker
 
 from gptdist.mesh.layout import Place
+from gptdist.model.gpt import LanguageModel
 from gptdist.model.parameters import derived_seed
 
 TRACKER_NAME = "model-parallel-rng"
@@ -25,10 +28,32 @@ def forbid_nondeterminism() -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def seed_micro_batch(seed: int, first_sample: int, place: Place) -> None:
-    """Seed what draws the same on all tensor-parallel ranks, and what draws differently."""
+def seed_micro_batch(seed: int, first_sample: int, place: Place, first_layer: int = 0) -> None:
+    """Seed what draws the same on all tensor-parallel ranks, and what draws differently.
+
+    ``first_layer`` is the number of layers before this rank's stage: each adds 1 to the seeds.
+    """
     cp_rank = (place.cp_rank,) if place.cp_rank else ()
-    torch.manual_seed(derived_seed(seed, "dropout", first_sample, *cp_rank))
+    torch.manual_seed(derived_seed(seed, "dropout", first_sample, *cp_rank) + first_layer)
     tracker = get_cuda_rng_tracker()
     tracker.reset()
-    tracker.add(TRACKER_NAME, derived_seed(seed, "dropout", first_sample, "tensor", place.tp_rank, *cp_rank))
+    own = derived_seed(seed, "dropout", first_sample, "tensor", place.tp_rank, *cp_rank)
+    tracker.add(TRACKER_NAME, own + first_layer)
+
+
+def seed_layers(model: LanguageModel) -> None:
+    """Have each layer draw from a seed of its own, so that masks do not depend on the stage that holds it.
+
+    It is the seed of the layer before plus 1, read from the generator: a layer that is computed again finds the
+    generator as it was, and draws the same. The tracker's generator is treated alike; under sequence parallelism all
+    of a layer draws from that one.
+    """
+
+    def seed(*_: Any) -> None:
+        torch.cuda.manual_seed(torch.cuda.initial_seed() + 1)
+        if not model.config.sequence_parallel:
+            with get_cuda_rng_tracker().fork():
+                torch.cuda.manual_seed(torch.cuda.initial_seed() + 1)
+
+    for layer in model.decoder.layers:
+        layer.register_forward_pre_hook(seed)

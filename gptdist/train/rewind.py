@@ -42,6 +42,7 @@ def rewind_if_needed(run: Run, result: StepResult) -> bool:
             f"{where(run, result)}; {checkpoints} has no checkpoint from before step {first_skipped} to go back to; "
             f"lower intervals.save_steps or optimizer.lr, or raise guards.max_skips"
         )
+    run.engine.stage.share_embedding()
     before, passed_over = TrainState.of(manifest.progress), manifest.progress.consumed_samples
     before.consumed_samples = state.consumed_samples
     before.guards.rewinds, before.guards.skipped_steps = state.guards.rewinds + 1, []

@@ -10,6 +10,7 @@ from tests.support.datasets import LLAMA, run_tree
 from tests.support.layouts import LAYOUTS, TestedLayout
 from tests.support.ranks import run_ranks
 
+STAGES = TestedLayout(4, 1, 1, pipeline_parallel_size=2)
 NORM, MATRIX = "decoder.layers.1.pre_mlp_layernorm.weight", "decoder.layers.0.mlp.linear_fc2.weight"
 
 
@@ -32,7 +33,7 @@ def after_a_flip(tree: dict[str, Any], name: str | None, rank: int) -> str:
         held = getattr(parameter, "ds_tensor", parameter).detach().view(torch.int32).view(-1)
         held[3] ^= 1
     try:
-        check_equal_weights(run.parameters, mesh, 1)
+        check_equal_weights(run.parameters, mesh, 1, run.engine.stage.shared_embedding)
     except TrainingError as error:
         return str(error)
     return ""
@@ -65,6 +66,7 @@ def test_ranks_hold_the_same(layout: TestedLayout, tmp_path: Path) -> None:
         ),
         (TestedLayout(2, 1, 2), NORM, 1, "differs between its tensor-parallel ranks 0, 1"),
         (TestedLayout(4, 3, 2), NORM, 3, "differs between its tensor-parallel ranks 2, 3"),
+        (STAGES, NORM, 2, "differs between its data-parallel ranks 2, 3"),
     ],
     ids=str,
 )
@@ -73,6 +75,39 @@ def test_a_flipped_bit_is_named(layout: TestedLayout, name: str, rank: int, what
     found = run_ranks(layout.world_size, after_a_flip, tree, name, rank)
     assert len(set(found)) == 1, "ranks say different things"
     assert found[0].startswith(f"step 1: {name} {what}; memory or a message was damaged")
+
+
+def after_a_flip_of_the_copy(tree: dict[str, Any]) -> str:
+    """Train a step, flip a bit of the last stage's copy of the embedding, and return what the check says."""
+    import torch
+
+    from gptdist.errors import TrainingError
+    from gptdist.train.build import build, join
+    from gptdist.train.drift import check_equal_weights
+    from gptdist.train.loop import train_step
+    from gptdist.train.stop_signal import StopSignal
+
+    config = RunConfig.from_tree(tree)
+    mesh, device = join(config, local_rank=0)
+    run = build(config, mesh, device, StopSignal())
+    run.state.advance(train_step(run))
+    stage = run.engine.stage
+    check_equal_weights(run.parameters, mesh, 1, stage.shared_embedding)
+    if mesh.place.pp_rank and mesh.place.dp_rank == 0:
+        assert stage.shared_embedding is not None
+        stage.shared_embedding.view(torch.int32).view(-1)[3] ^= 1
+    try:
+        check_equal_weights(run.parameters, mesh, 1, stage.shared_embedding)
+    except TrainingError as error:
+        return str(error)
+    return ""
+
+
+def test_the_last_stages_copy_of_the_embedding_is_compared(tmp_path: Path) -> None:
+    found = run_ranks(4, after_a_flip_of_the_copy, run_tree(tmp_path, **STAGES.sections()))
+    assert len(set(found)) == 1, "ranks say different things"
+    expected = "embedding.word_embeddings.weight differs between the first and last stage, ranks 0, 2; memory or"
+    assert found[0].startswith(f"step 1: {expected}")
 
 
 def test_what_one_rank_holds_alone_may_change(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def validation_loss(tree: dict[str, Any]) -> tuple[float, float]:
     mesh, device = join(config, local_rank=0)
     run = build(config, mesh, device, StopSignal())
     found = evaluate(
-        run.engine.deepspeed,
+        run.engine.stage,
         run.validation,
         mesh,
         micro_batch_size=config.batch.micro_batch_size,

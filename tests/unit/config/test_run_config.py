@@ -95,7 +95,23 @@ EXPERTS = [
         (["memory.recompute_layers=1"], "memory.recompute_layers: belongs to recompute full, not none; remove it"),
         (["memory.recompute=full", "memory.recompute_layers=9"], "memory.recompute_layers: must be from 1 to model."),
         (["parallel.sequence_parallel=true"], "parallel.sequence_parallel: needs tensor_parallel_size above 1, got 1"),
-        (["parallel.pipeline_parallel_size=2"], "parallel.pipeline_parallel_size: only 1 can be trained, got 2; use "),
+        (
+            ["parallel.pipeline_parallel_size=2", "training.precision=fp16", "launch.ranks_per_node=2"],
+            "parallel.pipeline_parallel_size (2): stages pass gradients on unscaled, fp16 needs a loss scale",
+        ),
+        (["parallel.pipeline_parallel_size=0"], "parallel.pipeline_parallel_size: must be at least 1, got 0"),
+        (
+            ["parallel.pipeline_parallel_size=2", "parallel.tensor_parallel_size=2", "launch.ranks_per_node=2"],
+            "(2) x the ranks of a stage (2) does not divide the number of ranks (2); launch a multiple of 4 ranks",
+        ),
+        (
+            ["parallel.pipeline_parallel_size=3", "launch.ranks_per_node=3"],
+            "parallel.pipeline_parallel_size (3) does not divide model.num_layers",
+        ),
+        (
+            ["parallel.pipeline_parallel_size=2", "parallel.zero_stage=3", "launch.ranks_per_node=2"],
+            "parallel.zero_stage: 3 collects each layer's weights anew for every micro batch",
+        ),
         (["parallel.context_parallel_size=0"], "parallel.context_parallel_size: must be at least 1, got 0"),
         (
             ["parallel.context_parallel_size=4", "parallel.tensor_parallel_size=2", "launch.ranks_per_node=4"],
