@@ -31,7 +31,7 @@ def train_slowly(tree: dict[str, Any], slow_rank: int, slow_part: str) -> None:
     run = build(config, mesh, device, StopSignal())
     owner, name = {
         "data": (run.data, "rows"),
-        "forward_backward": (run.engine, "accumulate"),
+        "forward_backward": (run.engine.deepspeed, "backward"),
         "optimizer": (run.engine, "update"),
         "evaluation": (loop, "evaluate"),
         "checkpoint": (loop, "save_checkpoint"),
