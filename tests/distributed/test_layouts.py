@@ -5,20 +5,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from gptdist.checkpoint.find import newest_whole
-from gptdist.checkpoint.read import CheckpointReader
 from tests.support.datasets import GPT2, LLAMA, MODERN, run_tree
+from tests.support.equality import (
+    GRADIENT_TOLERANCE,
+    LOSS_TOLERANCE,
+    STEPS,
+    Trained,
+    assert_same_training,
+    train_on,
+)
 from tests.support.jobs import train_steps, validation_loss
 from tests.support.layouts import LAYOUTS, ONE_RANK, WIDE_CONTEXT_LAYOUTS, TestedLayout
 from tests.support.ranks import run_ranks
 
-LOSS_TOLERANCE = 2e-6
-"""fp32, sums in another order; 6e-8 was the largest difference seen."""
-
-GRADIENT_TOLERANCE = 1e-5
-"""Largest difference of a gradient, as a fraction of the tensor's largest value."""
-
-STEPS = 3
 MODELS = {"gpt2": GPT2, "llama": LLAMA, "modern": MODERN}
 
 
@@ -27,14 +26,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("layouts")
 
 
-def _train(folder: Path, layout: TestedLayout, model: str, **changes):
+def _train(folder: Path, layout: TestedLayout, model: str, **changes) -> Trained:
     tree = run_tree(
         folder, model=MODELS[model], run_dir=str(folder / f"{model}-{layout}"), **layout.sections(), **changes
     )
-    seen = run_ranks(layout.world_size, train_steps, tree, STEPS, 1)
-    assert all(rank == seen[0] for rank in seen), "ranks disagree on loss or norm"
-    reader = CheckpointReader(newest_whole(Path(tree["run_dir"]) / "checkpoints")[0])
-    return seen[0], reader
+    return train_on(layout, tree)
 
 
 @pytest.fixture(scope="module")
@@ -52,19 +48,7 @@ CASES = [
 
 @pytest.mark.parametrize(("layout", "model"), CASES, ids=[f"{layout}-{model}" for layout, model in CASES])
 def test_layout_equals_one_rank(folder: Path, reference, layout: TestedLayout, model: str) -> None:
-    expected, one = reference[model]
-    seen, reader = _train(folder, layout, model)
-    for (step, loss, norm), (_, expected_loss, expected_norm) in zip(seen, expected, strict=True):
-        assert loss == pytest.approx(expected_loss, abs=LOSS_TOLERANCE), f"loss of step {step}"
-        assert norm == pytest.approx(expected_norm, rel=GRADIENT_TOLERANCE), f"gradient norm of step {step}"
-    assert set(reader.tensor_names) == set(one.tensor_names)
-    for name in one.tensor_names:
-        # After one step Adam's first moment is the clipped gradient times 1 - beta1.
-        entry = one.entry(name)
-        span = {"outer": (0, entry.outer), "along": (0, entry.length)}
-        ours, theirs = reader.block(name, "exp_avg", **span), one.block(name, "exp_avg", **span)
-        assert theirs.abs().max() > 0, f"{name} has no gradient"
-        assert (ours - theirs).abs().max() <= GRADIENT_TOLERANCE * theirs.abs().max(), f"gradient of {name}"
+    assert_same_training(_train(folder, layout, model), reference[model])
 
 
 @pytest.mark.parametrize("layout", [LAYOUTS[2], LAYOUTS[4], LAYOUTS[6]], ids=str)

@@ -6,24 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gptdist.checkpoint.find import newest_whole
-from gptdist.checkpoint.read import CheckpointReader
 from gptdist.config.run import RunConfig
 from tests.support.datasets import LLAMA, run_tree
+from tests.support.equality import GRADIENT_TOLERANCE, LOSS_TOLERANCE, Trained, assert_same_training, train_on
 from tests.support.jobs import train_steps, validation_loss
 from tests.support.layouts import ONE_RANK, TestedLayout
 from tests.support.ranks import run_ranks
 
-LOSS_TOLERANCE = 2e-6
-"""fp32, sums in another order."""
-
-GRADIENT_TOLERANCE = 1e-5
-"""As a fraction of the tensor's largest gradient."""
-
 MASK = {"ignore_tokens": [*b"etaos "], "ignore_document_starts": True}
 """Half of the text, so that micro batches differ much in what counts."""
-
-STEPS = 3
 
 
 def masked_tree(folder: Path, layout: TestedLayout, micro_batch_size: int, name: str, mask: Any = MASK):
@@ -78,10 +69,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def reference(folder: Path):
-    tree = masked_tree(folder, ONE_RANK, 8, "reference")
-    seen = run_ranks(1, train_steps, tree, STEPS, 1)[0]
-    return seen, CheckpointReader(newest_whole(Path(tree["run_dir"]) / "checkpoints")[0])
+def reference(folder: Path) -> Trained:
+    return train_on(ONE_RANK, masked_tree(folder, ONE_RANK, 8, "reference"))
 
 
 def test_equals_plain_cross_entropy_over_counted_tokens(folder: Path, reference) -> None:
@@ -111,19 +100,8 @@ def test_equals_plain_cross_entropy_over_counted_tokens(folder: Path, reference)
 def test_every_split_gives_the_same_loss_and_gradients(
     folder: Path, reference, layout: TestedLayout, micro_batch_size: int
 ) -> None:
-    expected, one = reference
     tree = masked_tree(folder, layout, micro_batch_size, f"{layout}-{micro_batch_size}")
-    seen = run_ranks(layout.world_size, train_steps, tree, STEPS, 1)
-    assert all(rank == seen[0] for rank in seen), "ranks disagree"
-    for (step, loss, norm), (_, expected_loss, expected_norm) in zip(seen[0], expected, strict=True):
-        assert loss == pytest.approx(expected_loss, abs=LOSS_TOLERANCE), f"loss of step {step}"
-        assert norm == pytest.approx(expected_norm, rel=GRADIENT_TOLERANCE), f"gradient norm of step {step}"
-    reader = CheckpointReader(newest_whole(Path(tree["run_dir"]) / "checkpoints")[0])
-    for name in one.tensor_names:
-        # After one step Adam's first moment is the clipped gradient times 1 - beta1.
-        span = {"outer": (0, one.entry(name).outer), "along": (0, one.entry(name).length)}
-        ours, theirs = reader.block(name, "exp_avg", **span), one.block(name, "exp_avg", **span)
-        assert (ours - theirs).abs().max() <= GRADIENT_TOLERANCE * theirs.abs().max(), f"gradient of {name}"
+    assert_same_training(train_on(layout, tree), reference)
 
 
 def test_a_step_of_which_nothing_counts_is_refused(folder: Path) -> None:

@@ -5,16 +5,13 @@ from typing import Any
 
 import pytest
 
-from gptdist.checkpoint.find import newest_whole
-from gptdist.checkpoint.read import CheckpointReader
 from tests.distributed.test_drift import after_a_flip
-from tests.distributed.test_layouts import GRADIENT_TOLERANCE, LOSS_TOLERANCE
 from tests.support.datasets import MOE, run_tree
+from tests.support.equality import Trained, assert_same_training, train_on
 from tests.support.jobs import train_steps
 from tests.support.layouts import EXPERT_LAYOUTS, ONE_RANK, TestedLayout
 from tests.support.ranks import run_ranks
 
-STEPS = 3
 OTHER_TOLERANCE = 5e-6
 """fp32 losses after a resume on another layout, where sums are taken in another order."""
 
@@ -46,33 +43,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("moe")
 
 
-def _train(folder: Path, layout: TestedLayout, **changes: Any) -> tuple[list[Any], CheckpointReader]:
+def _train(folder: Path, layout: TestedLayout, **changes: Any) -> Trained:
     tree = run_tree(folder, **{"model": MOE, "run_dir": str(folder / str(layout)), **layout.sections(), **changes})
-    seen = run_ranks(layout.world_size, train_steps, tree, STEPS, 1)
-    assert all(rank == seen[0] for rank in seen), "ranks disagree on loss or norm"
-    return seen[0], CheckpointReader(newest_whole(Path(tree["run_dir"]) / "checkpoints")[0])
+    return train_on(layout, tree)
 
 
 @pytest.fixture(scope="module")
-def reference(folder: Path) -> tuple[list[Any], CheckpointReader]:
+def reference(folder: Path) -> Trained:
     return _train(folder, ONE_RANK)
 
 
 @pytest.mark.parametrize("layout", [*EXPERT_LAYOUTS, *LAYOUTS[11:]], ids=str)
 def test_layout_equals_one_rank(folder: Path, reference: Any, layout: TestedLayout) -> None:
-    expected, one = reference
-    seen, reader = _train(folder, layout)
-    for (step, loss, norm), (_, expected_loss, expected_norm) in zip(seen, expected, strict=True):
-        assert loss == pytest.approx(expected_loss, abs=LOSS_TOLERANCE), f"loss of step {step}"
-        assert norm == pytest.approx(expected_norm, rel=GRADIENT_TOLERANCE), f"gradient norm of step {step}"
-    assert set(reader.tensor_names) == set(one.tensor_names)
-    for name in one.tensor_names:
-        # After one step Adam's first moment is the clipped gradient times 1 - beta1.
-        entry = one.entry(name)
-        span = {"outer": (0, entry.outer), "along": (0, entry.length)}
-        ours, theirs = reader.block(name, "exp_avg", **span), one.block(name, "exp_avg", **span)
-        assert theirs.abs().max() > 0, f"{name} has no gradient"
-        assert (ours - theirs).abs().max() <= GRADIENT_TOLERANCE * theirs.abs().max(), f"gradient of {name}"
+    assert_same_training(_train(folder, layout), reference)
 
 
 @pytest.mark.parametrize("layout", [LAYOUTS[3], LAYOUTS[8]], ids=str)

@@ -5,10 +5,8 @@ from typing import Any
 
 import pytest
 
-from gptdist.checkpoint.find import newest_whole
-from gptdist.checkpoint.read import CheckpointReader
-from tests.distributed.test_layouts import GRADIENT_TOLERANCE, LOSS_TOLERANCE
 from tests.support.datasets import GPT2, LLAMA, MODERN, run_tree
+from tests.support.equality import LOSS_TOLERANCE, STEPS, Trained, assert_same_training, train_on
 from tests.support.jobs import train_steps, validation_loss
 from tests.support.layouts import ONE_RANK, TestedLayout
 from tests.support.ranks import run_ranks
@@ -19,7 +17,7 @@ OTHER_LAYOUT_TOLERANCE = 5e-6
 BF16_TOLERANCE = 2e-3
 """Losses of 3 steps with a relative precision of 2^-8 in between."""
 
-STEPS, SAVE, END = 3, 2, 4
+SAVE, END = 2, 4
 MODELS = {name: shape | {"num_layers": 4} for name, shape in {"gpt2": GPT2, "llama": LLAMA, "modern": MODERN}.items()}
 DROPOUT = {"hidden_dropout": 0.1, "attention_dropout": 0.1}
 
@@ -61,11 +59,9 @@ def _tree(folder: Path, name: str, layout: TestedLayout, model: dict[str, Any], 
     return run_tree(folder, model=model, run_dir=str(folder / name), **sections)
 
 
-def _train(folder: Path, layout: TestedLayout, model: str) -> tuple[list[tuple[int, float, float]], CheckpointReader]:
+def _train(folder: Path, layout: TestedLayout, model: str) -> Trained:
     tree = _tree(folder, f"{model}-{layout}", layout, MODELS[model])
-    seen = run_ranks(layout.world_size, train_steps, tree, STEPS, 1)
-    assert all(rank == seen[0] for rank in seen), "ranks disagree on loss or norm"
-    return seen[0], CheckpointReader(newest_whole(Path(tree["run_dir"]) / "checkpoints")[0])
+    return train_on(layout, tree)
 
 
 @pytest.fixture(scope="module")
@@ -75,18 +71,7 @@ def reference(folder: Path):
 
 @pytest.mark.parametrize(("layout", "model"), EQUAL, ids=[f"{layout}-{model}" for layout, model in EQUAL])
 def test_stages_equal_one_rank(folder: Path, reference, layout: TestedLayout, model: str) -> None:
-    expected, one = reference[model]
-    seen, reader = _train(folder, layout, model)
-    for (step, loss, norm), (_, expected_loss, expected_norm) in zip(seen, expected, strict=True):
-        assert loss == pytest.approx(expected_loss, abs=LOSS_TOLERANCE), f"loss of step {step}"
-        assert norm == pytest.approx(expected_norm, rel=GRADIENT_TOLERANCE), f"gradient norm of step {step}"
-    assert sorted(reader.tensor_names) == sorted(one.tensor_names)
-    for name in one.tensor_names:  # after one step Adam's first moment is the clipped gradient times 1 - beta1
-        entry = one.entry(name)
-        span = {"outer": (0, entry.outer), "along": (0, entry.length)}
-        ours, theirs = reader.block(name, "exp_avg", **span), one.block(name, "exp_avg", **span)
-        assert theirs.abs().max() > 0, f"{name} has no gradient"
-        assert (ours - theirs).abs().max() <= GRADIENT_TOLERANCE * theirs.abs().max(), f"gradient of {name}"
+    assert_same_training(_train(folder, layout, model), reference[model])
 
 
 RICH = {"data": {"separate_documents": True, "loss_mask": {"ignore_tokens": [32]}}, "training": {"z_loss": 1e-3}}
