@@ -1,5 +1,7 @@
 """How ranks are split over the parallel axes."""
 
+import math
+
 from gptdist.config.layouts import ZERO_STAGES, LayoutKind
 from gptdist.config.model import ModelConfig
 from gptdist.config.section import Section
@@ -45,6 +47,11 @@ class ParallelConfig(Section):
             context_parallel=self.context_parallel_size > 1,
             has_experts=model.moe is not None,
         )
+
+    def divides(self, world_size: int) -> bool:
+        """Return whether ``world_size`` ranks make whole replicas."""
+        sizes = (self.tensor_parallel_size, self.pipeline_parallel_size, self.context_parallel_size)
+        return min(sizes) >= 1 and world_size % math.prod(sizes) == 0
 
     def problems(self, world_size: int, model: ModelConfig) -> list[str]:
         """Return every reason why ``model`` cannot run on ``world_size`` ranks this way."""

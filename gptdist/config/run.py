@@ -271,6 +271,6 @@ class RunConfig(Section):
             where = f"batch.seq_length_ramp[{index}].seq_length"
             bad += self.parallel.sequence_problems(stage.seq_length, where)
         bad += self.memory.offload_problems(self.parallel.zero_stage, self.optimizer.kind)
-        if not bad:
-            bad = self.batch.problems(self.parallel.data_parallel_size(ranks))
+        if self.parallel.divides(ranks):
+            bad += self.batch.problems(self.parallel.data_parallel_size(ranks))
         return bad

@@ -300,6 +300,16 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
     assert len(found) == 4, found
 
 
+def test_layout_and_batch_are_told_together(tmp_path: Path) -> None:
+    changes = ["parallel.pipeline_parallel_size=2", "parallel.zero_stage=3", "launch.ranks_per_node=2"]
+    found = _problems(tmp_path, [*changes, "batch.global_batch_size=7"])
+    assert [line.split(":")[0] for line in found] == [
+        "parallel.zero_stage",
+        "batch.global_batch_size (7) is no multiple of batch.micro_batch_size (2) x data-parallel size (1) = 2; "
+        "change one",
+    ], found
+
+
 @pytest.mark.parametrize("override", ["parallel", "=3", "seed=[1", "seed={"])
 def test_bad_overrides(tmp_path: Path, override: str) -> None:
     with pytest.raises(ConfigError, match=r"not an override|is not YAML"):
