@@ -1,6 +1,6 @@
 """Our side of ``benchmarks.train_step``: ``python -m benchmarks.train_ours KIND SETTINGS_JSON`` on one of its ranks.
 
-``trainer`` is the loop's own step; ``bare`` is a minimal loop on the same DeepSpeed engine and ready batches; ``ddp``
+``trainer`` is the loop's own step; ``bare`` is a minimal loop on a DeepSpeed engine of its own, made alike, and ready batches; ``ddp``
 is the same model under torch's DistributedDataParallel; ``matmul`` is the machine's rate of matrix multiplication.
 """
 
@@ -71,11 +71,22 @@ def _batches(run: Any) -> list[Any]:
 
 
 def _bare(run: Any) -> Callable[[int], dict[str, Any]]:
-    from gptdist.train.engine import clip_gradients
+    import deepspeed
 
-    engine, batches = run.engine.deepspeed, _batches(run)
+    from gptdist.mesh.groups import ModelParallelUnit
+    from gptdist.train.build import build_model
+    from gptdist.train.engine import clip_gradients, deepspeed_config, make_optimizer
+
+    config, mesh, batches = run.config, run.mesh, _batches(run)
+    model = build_model(config, mesh, run.device)
+    engine, *_ = deepspeed.initialize(
+        model=model,
+        optimizer=make_optimizer(model, config),
+        config=deepspeed_config(config, mesh, run.device.dtype),
+        mpu=ModelParallelUnit(mesh),
+    )
     positions = batches[0].positions()
-    clips = run.config.parallel.zero_stage == 0  # DeepSpeed does not, and neither would report the norm
+    clips = config.parallel.zero_stage == 0  # DeepSpeed does not, and neither would report the norm
 
     def work(steps: int) -> dict[str, Any]:
         begin = time.perf_counter()
@@ -83,7 +94,7 @@ def _bare(run: Any) -> Callable[[int], dict[str, Any]]:
             for batch in batches:
                 engine.backward(engine(batch.tokens, positions, None, labels=batch.labels))
                 if clips and engine.is_gradient_accumulation_boundary():
-                    clip_gradients(engine.module, 1.0, run.mesh)
+                    clip_gradients(engine.module, 1.0, mesh)
                 engine.step()
         return {"seconds": time.perf_counter() - begin}
 

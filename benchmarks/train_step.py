@@ -89,9 +89,9 @@ def one_process(data: Path, scratch: Path, rounds: int, peers: str | None) -> No
 
     scene = Scene(data, scratch, SMALL, batch=8)
     trainer = scene.ours("gptdist trainer", "trainer", zero=0)
-    bare = scene.ours("bare loop on its engine", "bare", zero=0)
+    bare = scene.ours("bare loop on such an engine", "bare", zero=0)
     zero1 = scene.ours("gptdist trainer ZeRO-1", "trainer", zero=1)
-    bare1 = scene.ours("bare loop on the ZeRO-1 engine", "bare", zero=1)
+    bare1 = scene.ours("bare loop on a ZeRO-1 engine", "bare", zero=1)
     matmul = Contender("matrix multiplication", [sys.executable, "-m", "benchmarks.train_ours", "matmul", "{}"])
     theirs = [scene.peer(name, peers) for name in ("transformers", "litgpt")] if peers else []
     take_turns([trainer, bare, zero1, bare1, matmul, *theirs], scratch, rounds=rounds, steps=2)
