@@ -1,7 +1,8 @@
 """Our side of ``benchmarks.train_step``: ``python -m benchmarks.train_ours KIND SETTINGS_JSON`` on one of its ranks.
 
-``trainer`` is the loop's own step; ``bare`` is a minimal loop on a DeepSpeed engine of its own, made alike, and ready batches; ``ddp``
-is the same model under torch's DistributedDataParallel; ``matmul`` is the machine's rate of matrix multiplication.
+``trainer`` is the loop's own step; ``bare`` is a minimal loop on a DeepSpeed engine of its own, made alike, and ready
+batches; ``ddp`` is the same model under torch's DistributedDataParallel; ``matmul`` is the machine's rate of matrix
+multiplication.
 """
 
 import json

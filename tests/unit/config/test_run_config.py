@@ -99,6 +99,15 @@ EXPERTS = [
             ["parallel.pipeline_parallel_size=2", "training.precision=fp16", "launch.ranks_per_node=2"],
             "parallel.pipeline_parallel_size (2): stages pass gradients on unscaled, fp16 needs a loss scale",
         ),
+        (
+            [
+                "parallel.pipeline_parallel_size=2",
+                "launch.ranks_per_node=2",
+                "intervals.sample_steps=5",
+                "generation={prompts: [a], max_new_tokens: 5}",
+            ],
+            "parallel.pipeline_parallel_size (2): no stage can write texts alone; leave generation out",
+        ),
         (["parallel.pipeline_parallel_size=0"], "parallel.pipeline_parallel_size: must be at least 1, got 0"),
         (
             ["parallel.pipeline_parallel_size=2", "parallel.tensor_parallel_size=2", "launch.ranks_per_node=2"],
