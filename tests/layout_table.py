@@ -14,7 +14,7 @@ from tests.support.layouts import ONE_RANK
 from tests.support.ranks import repository
 
 TEST = "test_layout_equals_one_rank"
-FILES = {"test_layouts.py": False, "test_moe.py": True}
+FILES = {"test_layouts.py": False, "test_pipeline.py": False, "test_moe.py": True}
 """Files of tests/distributed that have it, and whether their models have experts."""
 
 PAGE = "docs/layouts.md"
@@ -22,8 +22,8 @@ HEAD = """# Layouts
 
 Written by `python -m tests.layout_table` from the tests' results; a test compares it with the code
 (`gptdist/config/layouts.py`). *tested*: losses, gradient norms and every gradient equal those of one rank, in fp32 to
-1e-5 of a tensor's largest gradient, on up to 8 ranks. Everything else is refused when the config is read, with the
-reason and what to do, exit status 2. Pipeline parallelism is not in these tables: see [training.md](training.md).
+1e-5 of a tensor's largest gradient, on up to 16 ranks. Everything else is refused when the config is read, with the
+reason and what to do, exit status 2. What bears on other things than these axes is in [training.md](training.md).
 
 """
 
@@ -67,11 +67,13 @@ def page(tested: Set[LayoutKind]) -> str:
         rows += ["| --- |" + " --- |" * len(ZERO_STAGES)]
     cells: dict[tuple[bool, str], list[str]] = {}
     for kind in all_kinds():
-        refusal = kind.refusal()
-        if (kind in tested) == (refusal is not None):
+        refusals = kind.refusals()
+        if (kind in tested) == bool(refusals):
             raise ValueError(f"{kind} with ZeRO {kind.zero_stage}: neither tested nor refused, or both")
-        number = reasons.setdefault(refusal, len(reasons) + 1) if refusal else 0
-        cell = f"refused ({number}): {kind.neighbour()}" if refusal else "tested"
+        numbers = ", ".join(str(reasons.setdefault(refusal, len(reasons) + 1)) for refusal in refusals)
+        nearest = kind.neighbour()
+        where = f"{nearest}, ZeRO {nearest.zero_stage}" if nearest.zero_stage != kind.zero_stage else str(nearest)
+        cell = f"refused ({numbers}): {where}" if refusals else "tested"
         cells.setdefault((kind.has_experts, str(kind)), []).append(cell)
     for (experts, name), row in cells.items():
         lines[experts].append(f"| {name} | " + " | ".join(row) + " |")

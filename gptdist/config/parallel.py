@@ -45,7 +45,9 @@ class ParallelConfig(Section):
             tensor_parallel=self.tensor_parallel_size > 1,
             sequence_parallel=self.sequence_parallel,
             context_parallel=self.context_parallel_size > 1,
+            pipeline_parallel=self.pipeline_parallel_size > 1,
             has_experts=model.moe is not None,
+            expert_parallel=self.expert_parallel_size > 1,
         )
 
     def divides(self, world_size: int) -> bool:
@@ -83,9 +85,7 @@ class ParallelConfig(Section):
                 f"{tensor * context * self.pipeline_parallel_size} ranks, or use fewer stages"
             )
         bad += self.sequence_problems(model.seq_length)
-        refusal = self.kind(world_size, model).refusal()
-        if refusal is not None:
-            bad.append(refusal)
+        bad += self.kind(world_size, model).refusals()
         sizes = {
             "num_attention_heads": model.num_attention_heads,
             "num_query_groups": model.query_groups,
@@ -104,19 +104,14 @@ class ParallelConfig(Section):
 
     def _pipeline_problems(self, model: ModelConfig) -> list[str]:
         """Return why the layers of ``model`` cannot be cut into stages."""
-        stages, bad = self.pipeline_parallel_size, []
-        if model.num_layers % stages:
-            legal = [size for size in range(1, model.num_layers + 1) if model.num_layers % size == 0]
-            bad.append(
-                f"parallel.pipeline_parallel_size ({stages}) does not divide model.num_layers ({model.num_layers}); "
-                f"use one of {legal}"
-            )
-        if stages > 1 and self.zero_stage == 3:
-            bad.append(
-                "parallel.zero_stage: 3 collects each layer's weights anew for every micro batch, in an order that "
-                "pipeline_parallel_size above 1 breaks; use zero_stage 1 or 2, or pipeline_parallel_size 1"
-            )
-        return bad
+        stages = self.pipeline_parallel_size
+        if model.num_layers % stages == 0:
+            return []
+        legal = [size for size in range(1, model.num_layers + 1) if model.num_layers % size == 0]
+        return [
+            f"parallel.pipeline_parallel_size ({stages}) does not divide model.num_layers ({model.num_layers}); "
+            f"use one of {legal}"
+        ]
 
     def stage_problems(self, precision: str, *, generates: bool) -> list[str]:
         """Return what a pipeline cannot do in a number format, or while it trains."""
@@ -134,20 +129,14 @@ class ParallelConfig(Section):
         return bad
 
     def _expert_problems(self, world_size: int, model: ModelConfig) -> list[str]:
-        """Return what a model with experts cannot do; the losses of a router need all tokens and layers on a rank."""
+        """Return why experts cannot be split so."""
         size = self.expert_parallel_size
         if size < 1:
             return [f"parallel.expert_parallel_size: must be at least 1, got {size}"]
         if model.moe is None:
-            return [f"parallel.expert_parallel_size ({size}): there is no model.moe; use 1"] if size > 1 else []
-        bad = []
-        if size > 1 and self.zero_stage == 3:
-            bad.append(
-                f"parallel.expert_parallel_size ({size}): DeepSpeed does not split experts so at ZeRO stage 3; use "
-                f"parallel.zero_stage 2, or expert_parallel_size 1"
-            )
-        replicas = self.data_parallel_size(world_size)
-        if replicas % size:
+            return []
+        bad, replicas = [], self.data_parallel_size(world_size)
+        if replicas > 1 and replicas % size:
             bad.append(
                 f"parallel.expert_parallel_size ({size}) does not divide the data-parallel size ({replicas}); launch "
                 f"more ranks, or shrink it"
@@ -157,12 +146,7 @@ class ParallelConfig(Section):
                 f"parallel.expert_parallel_size ({size}) x tensor_parallel_size ({self.tensor_parallel_size}) does not "
                 f"divide model.moe.num_experts ({model.moe.num_experts}); shrink one"
             )
-        return bad + [
-            f"parallel.{axis} ({getattr(self, axis)}): not tested with model.moe; use 1, and tensor_parallel_size or "
-            f"zero_stage to spread the model"
-            for axis in ("pipeline_parallel_size",)
-            if getattr(self, axis) > 1
-        ]
+        return bad
 
     def sequence_problems(self, seq_length: int, where: str = "model.seq_length") -> list[str]:
         """Return why sequences of ``seq_length`` tokens cannot be cut: in two chunks a context-parallel rank.

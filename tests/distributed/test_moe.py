@@ -9,7 +9,7 @@ from tests.distributed.test_drift import after_a_flip
 from tests.support.datasets import MOE, run_tree
 from tests.support.equality import Trained, assert_same_training, train_on
 from tests.support.jobs import train_steps
-from tests.support.layouts import EXPERT_LAYOUTS, ONE_RANK, TestedLayout
+from tests.support.layouts import EXPERT_LAYOUTS, ONE_RANK, SPLIT_EXPERT_LAYOUTS, TestedLayout
 from tests.support.ranks import run_ranks
 
 OTHER_TOLERANCE = 5e-6
@@ -53,7 +53,7 @@ def reference(folder: Path) -> Trained:
     return _train(folder, ONE_RANK)
 
 
-@pytest.mark.parametrize("layout", [*EXPERT_LAYOUTS, *LAYOUTS[11:]], ids=str)
+@pytest.mark.parametrize("layout", [*EXPERT_LAYOUTS, *SPLIT_EXPERT_LAYOUTS], ids=str)
 def test_layout_equals_one_rank(folder: Path, reference: Any, layout: TestedLayout) -> None:
     assert_same_training(_train(folder, layout), reference)
 

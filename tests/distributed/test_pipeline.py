@@ -1,5 +1,6 @@
 """A pipeline of stages gives the losses and gradients of one rank, and its checkpoints belong to no layout."""
 
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from tests.support.datasets import GPT2, LLAMA, MODERN, run_tree
 from tests.support.equality import LOSS_TOLERANCE, STEPS, Trained, assert_same_training, train_on
 from tests.support.jobs import train_steps, validation_loss
-from tests.support.layouts import ONE_RANK, TestedLayout
+from tests.support.layouts import ONE_RANK, PIPELINE_LAYOUTS, TestedLayout
 from tests.support.ranks import run_ranks
 
 OTHER_LAYOUT_TOLERANCE = 5e-6
@@ -27,24 +28,7 @@ def layout(world_size: int, zero_stage: int, tensor: int, stages: int, **others:
 
 
 TWO = layout(2, 1, 1, 2)
-EQUAL = [
-    (layout(2, 0, 1, 2), "gpt2"),
-    (TWO, "gpt2"),
-    (layout(2, 2, 1, 2), "gpt2"),
-    (layout(2, 1, 1, 2), "modern"),
-    (layout(4, 0, 1, 2), "gpt2"),
-    (layout(4, 1, 1, 2), "gpt2"),
-    (layout(4, 2, 1, 2), "llama"),
-    (layout(4, 0, 2, 2), "modern"),
-    (layout(4, 1, 2, 2), "gpt2"),
-    (layout(4, 2, 2, 2), "modern"),
-    (layout(4, 1, 2, 2, sequence_parallel=True), "gpt2"),
-    (layout(4, 2, 2, 2, sequence_parallel=True), "modern"),
-    (layout(4, 1, 1, 2, context_parallel_size=2), "gpt2"),
-    (layout(4, 2, 1, 2, context_parallel_size=2), "modern"),
-    (layout(4, 0, 1, 4), "llama"),
-    (layout(4, 1, 1, 4), "gpt2"),
-]
+EQUAL = list(zip(PIPELINE_LAYOUTS, cycle(MODELS)))
 """The last two have fewer micro batches than stages, see ``_tree``."""
 
 
@@ -70,7 +54,7 @@ def reference(folder: Path):
 
 
 @pytest.mark.parametrize(("layout", "model"), EQUAL, ids=[f"{layout}-{model}" for layout, model in EQUAL])
-def test_stages_equal_one_rank(folder: Path, reference, layout: TestedLayout, model: str) -> None:
+def test_layout_equals_one_rank(folder: Path, reference, layout: TestedLayout, model: str) -> None:
     assert_same_training(_train(folder, layout, model), reference[model])
 
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from gptdist.config.layouts import LayoutKind
@@ -30,7 +31,9 @@ class TestedLayout:
             tensor_parallel=self.tensor_parallel_size > 1,
             sequence_parallel=self.sequence_parallel,
             context_parallel=self.context_parallel_size > 1,
+            pipeline_parallel=self.pipeline_parallel_size > 1,
             has_experts=has_experts,
+            expert_parallel=self.expert_parallel_size > 1,
         )
 
     def sections(self) -> dict[str, Any]:
@@ -99,10 +102,38 @@ WIDE_CONTEXT_LAYOUTS = [
 ]
 """Tested with one model each: the one with most switches."""
 
+PIPELINE_LAYOUTS = [
+    *(
+        TestedLayout(
+            2 * data * tensor * context,
+            stage,
+            tensor,
+            sequence_parallel=sequence,
+            context_parallel_size=context,
+            pipeline_parallel_size=2,
+        )
+        for data, (tensor, sequence), context, stage in product(
+            (1, 2), ((1, False), (2, False), (2, True)), (1, 2), range(3)
+        )
+    ),
+    TestedLayout(4, 0, 1, pipeline_parallel_size=4),
+    TestedLayout(4, 1, 1, pipeline_parallel_size=4),
+]
+"""Tested with one model each, in turn."""
+
+SPLIT_EXPERT_LAYOUTS = [
+    *(TestedLayout(2, stage, 1, expert_parallel_size=2) for stage in range(3)),
+    *(TestedLayout(4, stage, 2, expert_parallel_size=2) for stage in range(3)),
+    *(TestedLayout(4, stage, 2, sequence_parallel=True, expert_parallel_size=2) for stage in range(3)),
+    TestedLayout(4, 0, 1, expert_parallel_size=2),
+    TestedLayout(4, 1, 1, expert_parallel_size=2),
+    TestedLayout(4, 2, 1, expert_parallel_size=4),
+]
+
 EXPERT_LAYOUTS = [
     *(TestedLayout(1, stage, 1) for stage in range(1, 4)),
     *(TestedLayout(2, stage, 1) for stage in range(4)),
     *(TestedLayout(world, stage, 2) for world in (2, 4) for stage in range(4)),
     *(TestedLayout(world, stage, 2, sequence_parallel=True) for world in (2, 4) for stage in range(4)),
 ]
-"""Tested with a mixture of experts."""
+"""Tested with a mixture of experts, and so are those that split them."""

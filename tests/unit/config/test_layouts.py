@@ -12,26 +12,39 @@ from gptdist.config.model import ModelConfig
 from gptdist.config.parallel import ParallelConfig
 from tests.layout_table import PAGE, page
 from tests.support.datasets import LLAMA, MOE, run_tree
-from tests.support.layouts import EXPERT_LAYOUTS, LAYOUTS, ONE_RANK, WIDE_CONTEXT_LAYOUTS, TestedLayout
+from tests.support.layouts import (
+    EXPERT_LAYOUTS,
+    LAYOUTS,
+    ONE_RANK,
+    PIPELINE_LAYOUTS,
+    SPLIT_EXPERT_LAYOUTS,
+    WIDE_CONTEXT_LAYOUTS,
+    TestedLayout,
+)
 from tests.support.ranks import repository
 
-DENSE = [ONE_RANK, TestedLayout(1, 2, 1), TestedLayout(1, 3, 1), *LAYOUTS, *WIDE_CONTEXT_LAYOUTS]
-TESTED = {layout.kind() for layout in DENSE} | {layout.kind(has_experts=True) for layout in (ONE_RANK, *EXPERT_LAYOUTS)}
+DENSE = [ONE_RANK, TestedLayout(1, 2, 1), TestedLayout(1, 3, 1), *LAYOUTS, *WIDE_CONTEXT_LAYOUTS, *PIPELINE_LAYOUTS]
+MIXTURES = [ONE_RANK, *EXPERT_LAYOUTS, *SPLIT_EXPERT_LAYOUTS]
+TESTED = {layout.kind() for layout in DENSE} | {layout.kind(has_experts=True) for layout in MIXTURES}
 
 
 def _problems(kind: LayoutKind) -> list[str]:
     tensor, context, data = (
         2 if is_split else 1 for is_split in (kind.tensor_parallel, kind.context_parallel, kind.data_parallel)
     )
+    stages = 2 if kind.pipeline_parallel else 1
     parallel = ParallelConfig(
         zero_stage=kind.zero_stage,
         tensor_parallel_size=tensor,
         sequence_parallel=kind.sequence_parallel,
         context_parallel_size=context,
+        pipeline_parallel_size=stages,
+        expert_parallel_size=2 if kind.expert_parallel else 1,
     )
     model = ModelConfig.from_tree(MOE if kind.has_experts else LLAMA)
-    assert parallel.kind(tensor * context * data, model) == kind
-    return parallel.problems(tensor * context * data, model)
+    world_size = tensor * context * data * stages
+    assert parallel.kind(world_size, model) == kind
+    return parallel.problems(world_size, model)
 
 
 @pytest.mark.parametrize("kind", list(all_kinds()), ids=lambda kind: f"zero{kind.zero_stage}-{kind}-{kind.has_experts}")

@@ -236,11 +236,10 @@ EXPERTS = [
             ],
             "parallel.tensor_parallel_size (2) does not divide model.moe.num_experts (3); use one of [1]",
         ),
-        (["parallel.expert_parallel_size=2"], "parallel.expert_parallel_size (2): there is no model.moe; use 1"),
+        (["parallel.expert_parallel_size=2"], "parallel.expert_parallel_size: there is no model.moe; use 1"),
         (
             [*EXPERTS, "parallel.zero_stage=3"],
-            "parallel.expert_parallel_size (2): DeepSpeed does not split experts so at ZeRO stage 3; use "
-            "parallel.zero_stage 2",
+            "parallel.expert_parallel_size: DeepSpeed does not split experts so at ZeRO stage 3; use zero_stage 2",
         ),
         (
             [*EXPERTS, "launch.ranks_per_node=3"],
@@ -271,7 +270,7 @@ EXPERTS = [
             for axis, message in (
                 (
                     "pipeline_parallel_size",
-                    "parallel.pipeline_parallel_size (2): not tested with model.moe; use 1, and ",
+                    "parallel.pipeline_parallel_size: not with model.moe, whose router's losses",
                 ),
                 ("context_parallel_size", "parallel.context_parallel_size: not with model.moe, whose router's losses"),
             )
