@@ -22,6 +22,7 @@ def _local(arguments: argparse.Namespace) -> int:
     from gptdist.config.run import RunConfig
     from gptdist.data.plan import check_epochs
     from gptdist.data.sources import check_data
+    from gptdist.errors import ConfigError
     from gptdist.model.hf_config import export_problems
     from launch.local import local_command, run_local
 
@@ -31,6 +32,9 @@ def _local(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         print(command.shell_line())
         return 0
+    missing = config.telemetry.package_problems()
+    if missing:
+        raise ConfigError(missing)
     tokenizer, data = check_data(config)
     progress = check_folder_continues(config.checkpoints_folder, RunIdentity.of(config, tokenizer, data))
     done = (progress.step, progress.consumed_samples) if progress else (0, 0)

@@ -18,6 +18,7 @@ from gptdist.config.parallel import ParallelConfig
 from gptdist.config.precision import LossScaleConfig, Precision, precision_problems
 from gptdist.config.section import Section
 from gptdist.config.seq_length import SeqLengths
+from gptdist.config.telemetry import TelemetryConfig
 from gptdist.config.validation import EarlyStoppingConfig, GenerationConfig, generation_problems
 
 OWNED_BY_US = {
@@ -127,23 +128,6 @@ class LaunchConfig(Section):
             for name, value in self.tree().items()
             if value is not None and value < 1
         ]
-
-
-class TelemetryConfig(Section):
-    """Where numbers go beside the console and metrics.jsonl."""
-
-    tensorboard: bool = True
-    """Write TensorBoard event files to RUN_DIR/tensorboard."""
-
-    profile_steps: tuple[int, int] | None = None
-    """First and last step to trace, as log lines number them: every rank writes what it did to RUN_DIR/profile."""
-
-    def problems(self) -> list[str]:
-        """Return every value out of its range."""
-        steps = self.profile_steps
-        if steps is None or 1 <= steps[0] <= steps[1]:
-            return []
-        return [f"telemetry.profile_steps: must be a first step from 1 and a last one from there, got {list(steps)}"]
 
 
 class RunConfig(Section):

@@ -10,6 +10,7 @@ from typing import Any, Self
 from tqdm import tqdm
 
 from gptdist.telemetry.ledger import append_json_line
+from gptdist.telemetry.wandb_run import WandbRun
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,16 @@ _FORMATS = {
 class Metrics:
     """Where a run's numbers go; on ranks other than 0 nothing is written."""
 
-    def __init__(self, folder: Path, attempt: int, *, train_steps: int, first_step: int, tensorboard: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        attempt: int,
+        *,
+        train_steps: int,
+        first_step: int,
+        tensorboard: bool,
+        wandb: WandbRun | None = None,
+    ) -> None:
         """Open the outputs in ``folder``.
 
         Args:
@@ -42,10 +52,12 @@ class Metrics:
             train_steps: end of the progress bar.
             first_step: where the progress bar begins.
             tensorboard: whether to write event files.
+            wandb: run at Weights & Biases; closed with the others.
         """
         self._folder = folder
         self._path = folder / METRICS_NAME
         self._attempt = attempt
+        self._wandb = wandb
         self._writer: Any = None
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter  # seconds to import, and only rank 0 needs it
@@ -67,6 +79,8 @@ class Metrics:
         self._bar.close()
         if self._writer is not None:
             self._writer.close()
+        if self._wandb is not None:
+            self._wandb.close()
 
     def advance(self, step: int) -> None:
         """Move the progress bar to ``step``."""
@@ -90,6 +104,8 @@ class Metrics:
             for name, value in numbers.items():
                 if isinstance(value, int | float):
                     self._writer.add_scalar(f"{kind}/{name}", value, step)
+        if self._wandb is not None:
+            self._wandb.log(kind, step, numbers)
         parts = [form.format(numbers[name]) for name, form in _FORMATS.items() if numbers.get(name) is not None]
         logger.info("step %d | %s", step, " | ".join(parts))
 

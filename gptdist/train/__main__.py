@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> int:
     set_up_logging(rank)
     try:
         config = read_config(RunConfig, Path(arguments[0]), arguments[1:])
-        problems = config.problems(int(os.environ.get("WORLD_SIZE", "1")))
+        problems = config.problems(int(os.environ.get("WORLD_SIZE", "1"))) + config.telemetry.package_problems()
         if problems:
             raise ConfigError(f"{arguments[0]}: {problem}" for problem in problems)
         _run(config, rank)

@@ -38,6 +38,7 @@ from gptdist.model.parameters import LocalParameter, initialise, local_parameter
 from gptdist.telemetry.clock import StepClock
 from gptdist.telemetry.ledger import Ledger
 from gptdist.telemetry.metrics import Metrics
+from gptdist.telemetry.wandb_run import WandbRun
 from gptdist.train.engine import Engine, deepspeed_config
 from gptdist.train.muon import Muon
 from gptdist.train.randomness import forbid_nondeterminism, seed_layers
@@ -250,12 +251,14 @@ def _open_metrics(config: RunConfig, ledger: Ledger | None, state: TrainState) -
         return None
     with (config.folder / "config.yaml").open("w", encoding="utf-8") as file:
         YAML(typ="safe", pure=True).dump(config.tree(), file)
+    settings = config.telemetry.wandb
     return Metrics(
         config.folder,
         ledger.attempt,
         train_steps=config.training.train_steps,
         first_step=state.step,
         tensorboard=config.telemetry.tensorboard,
+        wandb=WandbRun(config.folder, config.name, settings, config.tree()) if settings else None,
     )
 
 
