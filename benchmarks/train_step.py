@@ -80,6 +80,7 @@ def main() -> None:
             scratch = Path(folder, name)
             scratch.mkdir()
             COMPARISONS[name](data, scratch, arguments.rounds, arguments.peers)
+            sys.stdout.flush()  # the next one takes minutes
 
 
 def one_process(data: Path, scratch: Path, rounds: int, peers: str | None) -> None:
