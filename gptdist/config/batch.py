@@ -7,19 +7,14 @@ from typing import Self
 
 from gptdist.config.section import Section
 from gptdist.config.seq_length import LengthStage, length_problems
+from gptdist.config.stage_end import EndingStage, ending_problems
 
 
-class RampStage(Section):
+class RampStage(EndingStage):
     """One stage of a ramp: every step that begins before its bound takes its size.
 
     The step that reaches the bound is whole; the next one has the next size.
     """
-
-    until_samples: int | None = None
-    """Bound in samples consumed since the beginning of the run."""
-
-    until_tokens: int | None = None
-    """The same in tokens; one ramp uses one unit."""
 
     global_batch_size: int
     """Sequences an optimizer step, over all replicas."""
@@ -28,19 +23,10 @@ class RampStage(Section):
     """Unset: the size holds to the bound. Else it grows by this many sequences at a time, each size for the same number
     of samples, so that the bound leads on to the next stage's size."""
 
-    def bound(self, seq_length: int) -> int:
-        """Return the first number of consumed samples at which a step begins outside the stage."""
-        if self.until_samples is not None:
-            return self.until_samples
-        assert self.until_tokens is not None, "a stage without a bound is a problem of the config"
-        return -(-self.until_tokens // max(seq_length, 1))
-
     def problems(self, where: str, following: int) -> list[str]:
         """Return every value out of its range; ``where`` is its place in the config, ``following`` the next size."""
         size, step = self.global_batch_size, self.increment
         bad = []
-        if (self.until_samples is None) == (self.until_tokens is None):
-            bad.append(f"{where}: needs until_samples or until_tokens, one of them; the stage ends there")
         if size < 1:
             bad.append(f"{where}.global_batch_size: must be at least 1, got {size}")
         elif step is not None and step < 1:
@@ -74,10 +60,6 @@ class BatchConfig(Section):
         following = [*(stage.global_batch_size for stage in self.ramp), self.global_batch_size][1:]
         return list(zip(self.ramp, following, strict=True))
 
-    def sizes(self, seq_length: int) -> "BatchSizes":
-        """Return the size of every step of a run on samples of ``seq_length`` tokens."""
-        return BatchSizes.of(self, seq_length)
-
     def value_problems(self, seq_length: int) -> list[str]:
         """Return every value out of its range, whatever the layout."""
         bad = [
@@ -87,21 +69,11 @@ class BatchConfig(Section):
         ]
         for index, (stage, following) in enumerate(self.stages()):
             bad += stage.problems(f"batch.ramp[{index}]", following)
-        if len({stage.until_tokens is None for stage in self.ramp}) > 1:
-            bad.append("batch.ramp: bounds in samples and in tokens; give all of them in one unit")
-        bad += length_problems(self.seq_length_ramp, seq_length)
-        if bad or not self.ramp:
-            return bad
-        begin = 0
-        for index, stage in enumerate(self.ramp):
-            end = stage.bound(seq_length)
-            if end <= begin:
-                bad.append(
-                    f"batch.ramp[{index}]: ends at sample {end}, but begins at {begin}; give bounds that grow, "
-                    f"or remove the stage"
-                )
-            begin = max(begin, end)
-        return bad
+        return (
+            bad
+            + ending_problems(self.ramp, "batch.ramp", seq_length)
+            + length_problems(self.seq_length_ramp, seq_length)
+        )
 
     def problems(self, data_parallel_size: int) -> list[str]:
         """Return why a batch cannot be split over ``data_parallel_size`` replicas; values must be in their range."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from gptdist.config.section import Section
+from gptdist.config.stage_end import in_samples
 
 
 class DataStage(Section):
@@ -19,10 +20,7 @@ class DataStage(Section):
 
     def first_sample(self, seq_length: int) -> int:
         """Return the first sample of the stage."""
-        if self.from_samples is not None:
-            return self.from_samples
-        assert self.from_tokens is not None, "a stage without a beginning is a problem of the config"
-        return -(-self.from_tokens // max(seq_length, 1))
+        return in_samples(self.from_samples, self.from_tokens, seq_length)
 
 
 def stage_problems(stages: Sequence[DataStage], names: Sequence[str], seq_length: int) -> list[str]:

@@ -166,7 +166,7 @@ class RunConfig(Section):
     @cached_property
     def batch_sizes(self) -> BatchSizes:
         """The global batch size, by consumed samples."""
-        return self.batch.sizes(self.model.seq_length)
+        return BatchSizes.of(self.batch, self.model.seq_length)
 
     @cached_property
     def seq_lengths(self) -> SeqLengths:

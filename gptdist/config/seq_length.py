@@ -4,27 +4,14 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Self
 
-from gptdist.config.section import Section
+from gptdist.config.stage_end import EndingStage, ending_problems
 
 
-class LengthStage(Section):
+class LengthStage(EndingStage):
     """One stage of a sequence-length ramp: every step that begins before its bound cuts its samples."""
-
-    until_samples: int | None = None
-    """Bound in samples consumed since the beginning of the run."""
-
-    until_tokens: int | None = None
-    """The same in tokens; one ramp uses one unit."""
 
     seq_length: int
     """Tokens of the pieces; it divides model.seq_length."""
-
-    def bound(self, sample_tokens: int) -> int:
-        """Return the first number of consumed samples at which a step begins outside the stage."""
-        if self.until_samples is not None:
-            return self.until_samples
-        assert self.until_tokens is not None, "a stage without a bound is a problem of the config"
-        return -(-self.until_tokens // sample_tokens)
 
 
 @dataclass(frozen=True)
@@ -50,23 +37,9 @@ class SeqLengths:
 
 def length_problems(ramp: tuple[LengthStage, ...], sample_tokens: int) -> list[str]:
     """Return every value of ``batch.seq_length_ramp`` that is out of its range, whatever the layout."""
-    bad, begin = [], 0
-    for index, stage in enumerate(ramp):
-        where = f"batch.seq_length_ramp[{index}]"
-        if (stage.until_samples is None) == (stage.until_tokens is None):
-            bad.append(f"{where}: needs until_samples or until_tokens, one of them; the stage ends there")
-        elif stage.bound(max(sample_tokens, 1)) <= begin:
-            bad.append(
-                f"{where}: ends at sample {stage.bound(max(sample_tokens, 1))}, but begins at {begin}; give bounds "
-                f"that grow, or remove the stage"
-            )
-        else:
-            begin = stage.bound(max(sample_tokens, 1))
-        if stage.seq_length < 1 or sample_tokens % stage.seq_length:
-            bad.append(
-                f"{where}.seq_length: must be at least 1 and divide model.seq_length ({sample_tokens}), so that no "
-                f"token is lost, got {stage.seq_length}"
-            )
-    if len({stage.until_tokens is None for stage in ramp}) > 1:
-        bad.append("batch.seq_length_ramp: bounds in samples and in tokens; give all of them in one unit")
-    return bad
+    return ending_problems(ramp, "batch.seq_length_ramp", sample_tokens) + [
+        f"batch.seq_length_ramp[{index}].seq_length: must be at least 1 and divide model.seq_length ({sample_tokens}), "
+        f"so that no token is lost, got {stage.seq_length}"
+        for index, stage in enumerate(ramp)
+        if stage.seq_length < 1 or sample_tokens % stage.seq_length
+    ]

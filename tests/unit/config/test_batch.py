@@ -21,7 +21,7 @@ RAMP = BatchConfig.from_tree(
 
 
 def test_a_step_takes_the_size_of_the_stage_in_which_it_begins() -> None:
-    sizes = RAMP.sizes(seq_length=1)
+    sizes = BatchSizes.of(RAMP, seq_length=1)
     assert sizes == BatchSizes((10, 40, 70, 100), (4, 8, 16, 24, 32))
     assert [sizes.at(samples) for samples in (0, 9, 10, 39, 40, 69, 70, 99, 100, 10**15)] == [
         *(4, 4, 8, 8, 16, 16, 24, 24, 32, 32),
@@ -39,7 +39,7 @@ def test_the_ramp_of_gpt_3_is_one_entry() -> None:
         }
     )
     assert batch.value_problems(2048) == batch.problems(16) == []
-    sizes, samples = batch.sizes(2048), 12_000_000_000 / 2048
+    sizes, samples = BatchSizes.of(batch, 2048), 12_000_000_000 / 2048
     for consumed in (0, 61_677, 61_678, 3_000_000, 5_859_374, 5_859_375):
         assert sizes.at(consumed) == min(1536, 16 + 16 * int(consumed * 95 / samples))
     assert sizes.after(0, 10**9) == pytest.approx(1536 * 10**9, rel=1e-4)
