@@ -78,8 +78,7 @@ def train(run: Run) -> bool:
 def train_step(run: Run) -> StepResult:
     """Do one optimizer step on the next global batch. Collective: every rank calls it.
 
-    Micro batch ``m`` of replica ``r`` holds the samples ``(m x replicas + r) x micro_batch_size`` onwards: the same
-    groups of samples for every number of replicas. A step that the guards refuse leaves the weights as they are.
+    A step that the guards refuse leaves the weights as they are.
     """
     config, state = run.config, run.state
     samples, length = run.step_samples, config.model.seq_length
@@ -91,15 +90,14 @@ def train_step(run: Run) -> StepResult:
     run.engine.set_learning_rate(lr)
     run.engine.set_batch_size(samples)
     seq_length = config.seq_lengths.at(state.consumed_samples)
-    size, replicas = config.batch.micro_batch_size, run.mesh.layout.data_parallel_size
     total = torch.zeros(2, dtype=torch.float64)
     with run.clock.part("data"):
         factor = mean_factor(run)
 
     def load(micro_batch: int) -> Batch:
-        first = state.consumed_samples + (micro_batch * replicas + run.mesh.place.dp_rank) * size
+        first = run.first_sample(micro_batch)
         with run.clock.part("data"):
-            rows = cut_rows(run.data.rows(first, size), seq_length)
+            rows = cut_rows(run.data.rows(first, config.batch.micro_batch_size), seq_length)
             batch = Batch.of(rows, run.device.torch_device, run.rules, run.mesh.context_part)
         seed_micro_batch(config.seed, first, run.mesh.place, run.engine.stage.first_layer)
         return batch

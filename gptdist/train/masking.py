@@ -22,19 +22,17 @@ def mean_factor(run: Run) -> float:
     mask, config, mesh = run.rules.loss_mask, run.config, run.mesh
     if mask is None:
         return 1.0
-    size, replicas = config.batch.micro_batch_size, mesh.layout.data_parallel_size
-    counted = 0
-    for micro_batch in range(run.num_micro_batches):
-        first = run.state.consumed_samples + (micro_batch * replicas + mesh.place.dp_rank) * size
-        counted += mask.num_counted(np.stack(run.data.rows(first, size)))
-    if replicas > 1:
+    counted = sum(
+        mask.num_counted(np.stack(run.data.rows(run.first_sample(micro_batch), config.batch.micro_batch_size)))
+        for micro_batch in range(run.num_micro_batches)
+    )
+    if mesh.layout.data_parallel_size > 1:
         total = torch.tensor(counted, dtype=torch.int64, device=run.device.torch_device)
         dist.all_reduce(total, group=mesh.data_group)
         counted = int(total.item())
     if not counted:
         raise TrainingError(
             f"step {run.state.step + 1}: by data.loss_mask no token counts of samples {run.state.consumed_samples} to "
-            f"{run.state.consumed_samples + run.step_samples - 1}; mask less, or raise "
-            f"batch.global_batch_size"
+            f"{run.state.consumed_samples + run.step_samples - 1}; mask less, or raise batch.global_batch_size"
         )
     return run.step_samples * config.model.seq_length / counted

@@ -132,6 +132,15 @@ class Run:
         """Samples of the next step."""
         return self.config.batch_sizes.at(self.state.consumed_samples)
 
+    def first_sample(self, micro_batch: int) -> int:
+        """Return the first sample of this rank's ``micro_batch`` of the next step.
+
+        Micro batch m of replica r holds the samples (m x replicas + r) x micro_batch_size onwards: the same groups of
+        samples for every number of replicas.
+        """
+        number = micro_batch * self.mesh.layout.data_parallel_size + self.mesh.place.dp_rank
+        return self.state.consumed_samples + number * self.config.batch.micro_batch_size
+
     @property
     def num_micro_batches(self) -> int:
         """Forwards of the next step on this rank."""
