@@ -45,7 +45,7 @@ def _keeps_moments(reader: CheckpointReader, fragments: OptimizerFragments) -> b
     Raises:
         CheckpointError: they should be, and are not.
     """
-    was, now = reader.manifest.config.get("optimizer", {}).get("kind", "adamw"), fragments.settings.kind
+    was, now = reader.manifest.config["optimizer"]["kind"], fragments.settings.kind
     if was != now:
         if dist.get_rank() == 0:
             logger.warning("optimizer.kind: %s → %s; its moments begin at zero, expect a bend in the loss", was, now)

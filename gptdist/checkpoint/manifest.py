@@ -11,7 +11,6 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator
 
-from gptdist.config.optimization import ADAM_MOMENTS
 from gptdist.config.section import Section
 from gptdist.durable import write_whole
 from gptdist.errors import CheckpointError, ConfigError
@@ -22,8 +21,6 @@ MANIFEST_NAME = "manifest.json"
 
 WEIGHT = "weight"
 """The state that every tensor has, the master weight; its others are the optimizer's moments."""
-
-ADAMW_STATES = (WEIGHT, *ADAM_MOMENTS)
 
 
 def plain_file_name(name: str) -> str:
@@ -51,7 +48,7 @@ class TensorEntry(Section):
     slice_length: int
     """Length of each slice; the last ones may reach beyond ``length``, where there was padding."""
 
-    states: tuple[str, ...] = ADAMW_STATES
+    states: tuple[str, ...]
     """What is stored of every value, each in fp32: the master weight, and the moments its optimizer keeps."""
 
 
@@ -88,7 +85,10 @@ class SavedLayout(Section):
 
     world_size: int
     tensor_parallel_size: int
+    context_parallel_size: int
     data_parallel_size: int
+    pipeline_parallel_size: int
+    expert_parallel_size: int
     zero_stage: int
 
 

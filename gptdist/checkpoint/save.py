@@ -1,5 +1,6 @@
 """Write a checkpoint: every rank its own fragments, the manifest last, then one rename."""
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -163,10 +164,7 @@ def _commit(partial: Path, final: Path, progress: Progress, identity: RunIdentit
         tokenizer_fingerprint=identity.tokenizer_fingerprint,
         data_fingerprints=identity.data_fingerprints,
         layout=SavedLayout(
-            world_size=mesh.layout.world_size,
-            tensor_parallel_size=mesh.layout.tensor_parallel_size,
-            data_parallel_size=mesh.layout.data_parallel_size,
-            zero_stage=identity.zero_stage,
+            world_size=mesh.layout.world_size, zero_stage=identity.zero_stage, **dataclasses.asdict(mesh.layout)
         ),
         tensors=tuple(tensors.values()),
         fragments=tuple(fragments),

@@ -1,5 +1,6 @@
 """Step folders written by hand, cut in any way."""
 
+import dataclasses
 import json
 from itertools import pairwise
 from pathlib import Path
@@ -8,9 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gptdist.checkpoint.manifest import ADAMW_STATES
+from gptdist.checkpoint.manifest import WEIGHT
 from gptdist.checkpoint.tensor_file import write_tensors
+from gptdist.config.optimization import ADAM_MOMENTS
+from gptdist.mesh.layout import Layout
 from tests.support.datasets import GPT2
+
+STATES = (WEIGHT, *ADAM_MOMENTS)
 
 
 def write_step_folder(
@@ -38,7 +43,7 @@ def write_step_folder(
             for number, (begin, end) in enumerate(pairwise(borders)):
                 if begin < end:
                     file = f"rank_{index * 100 + number:05d}.safetensors"
-                    for offset, state in enumerate(ADAMW_STATES):
+                    for offset, state in enumerate(STATES):
                         contents.setdefault(file, {})[f"{state}/{name}"] = flat[begin:end] + 1000 * offset
                     fragments.append(
                         {"tensor": name, "slice_index": index, "start": begin, "numel": end - begin, "file": file}
@@ -46,7 +51,7 @@ def write_step_folder(
         shape = [outer * length, inner]
         entries.append(
             {"name": name, "shape": shape, "outer": outer, "length": length, "inner": inner}
-            | {"num_slices": slices, "slice_length": slice_length}
+            | {"num_slices": slices, "slice_length": slice_length, "states": STATES}
         )
     files = [write_tensors(folder / file, values).tree() for file, values in contents.items()]
     manifest = {
@@ -56,7 +61,7 @@ def write_step_folder(
         "config": {"model": dict(GPT2)},
         "tokenizer_fingerprint": "0" * 64,
         "data_fingerprints": {},
-        "layout": {"world_size": 1, "tensor_parallel_size": slices, "data_parallel_size": 1, "zero_stage": 1},
+        "layout": {"world_size": 1, "zero_stage": 1, **dataclasses.asdict(Layout(slices, 1, 1, 1))},
         "tensors": entries,
         "fragments": fragments,
         "files": files,

@@ -1,5 +1,6 @@
 """Trained models without a training run: random weights under the names of a checkpoint."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from gptdist.checkpoint.manifest import Manifest, Progress, SavedLayout
 from gptdist.compress.safetensors_export import FORMATS
 from gptdist.config.model import ModelConfig
 from gptdist.mesh.groups import Mesh, destroy_mesh
+from gptdist.mesh.layout import Layout
 from gptdist.model.gpt import LanguageModel, transformer_config
 from gptdist.model.hf_names import logical_shapes
 from gptdist.tokenizer.byte import ByteTokenizer
@@ -44,7 +46,7 @@ class TrainedModel:
             config={"name": "small", "model": self.config.tree(), "data": data},
             tokenizer_fingerprint=ByteTokenizer.fingerprint,
             data_fingerprints={},
-            layout=SavedLayout(world_size=1, tensor_parallel_size=1, data_parallel_size=1, zero_stage=0),
+            layout=SavedLayout(world_size=1, zero_stage=0, **dataclasses.asdict(Layout(1, 1, 1, 1))),
             tensors=(),
             fragments=(),
             files=(),
