@@ -9,6 +9,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from torch import Tensor
 
 from gptdist.data.batches import Batch
+from gptdist.errors import ConfigError
 from gptdist.mesh.groups import Mesh
 from gptdist.model.gpt import LanguageModel
 from gptdist.tokenizer.tokenizer import Tokenizer
@@ -95,8 +96,10 @@ class HarnessModel(TemplateLM):
         return [self._write(model, *request.args) for request in requests]
 
     def _write(self, model: NextToken, context: str, settings: dict[str, Any]) -> str:
+        if settings.get("do_sample"):
+            raise ConfigError(["--tasks: a task asks for do_sample; texts are written without sampling, take it out"])
         stops = settings.get("until") or []
-        stops = [stops] if isinstance(stops, str) else list(stops)
+        stops = [stop for stop in ([stops] if isinstance(stops, str) else stops) if stop]
         most = int(settings.get("max_gen_toks", DEFAULT_NEW_TOKENS))
         most = max(1, min(most, self._seq_length - 1))
         prompt = (self.tok_encode(context) or [self.eot_token_id])[-(self._seq_length - most) :]
@@ -115,5 +118,5 @@ class HarnessModel(TemplateLM):
         )
         text = text_of(ids)
         for stop in stops:
-            text = text.split(stop)[0] if stop else text
+            text = text.split(stop)[0]
         return text

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gptdist.errors import ConfigError
 from tests.support.datasets import make_documents, run_tree
 from tests.support.jobs import train_run
 from tests.support.ranks import repository, run_ranks
@@ -108,6 +109,8 @@ def _by_transformers(folder: str) -> tuple[dict[tuple[str, str], float], list[li
     mesh = single_process_mesh()
     ours = HarnessModel(load_model(reader, mesh), mesh, trained_tokenizer(reader.manifest), 32, 3)
 
+    with pytest.raises(ConfigError, match="a task asks for do_sample; texts are written without sampling"):
+        ours.generate_until([Instance("generate_until", {}, ("a", {"do_sample": True}), 0)])
     texts = make_documents(6, 5)
     pairs = [
         (text[:cut], " the model of" * times) for text in texts for cut, times in ((0, 1), (9, 1), (40, 1), (12, 2))
