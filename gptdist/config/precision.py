@@ -21,7 +21,7 @@ class LossScaleConfig(Section):
     """Updates without overflow after which the scale is doubled."""
 
     hysteresis: int = 2
-    """The how-manieth overflow halves the scale."""
+    """So many overflows halve the scale; after that, each one does."""
 
     def problems(self, precision: str) -> list[str]:
         """Return every value out of its range, or without a use in ``precision``."""

@@ -14,7 +14,7 @@ class WandbConfig(Section):
     """Team or user; default: that of the key."""
 
     mode: Literal["online", "offline"] = "online"
-    """``offline`` writes to RUN_DIR/wandb only, to be sent later with ``wandb sync --append``."""
+    """``offline`` writes to RUN_DIR/wandb only, to be sent later with ``wandb sync``."""
 
 
 class TelemetryConfig(Section):
