@@ -41,7 +41,7 @@ from gptdist.telemetry.metrics import Metrics
 from gptdist.telemetry.wandb_run import WandbRun
 from gptdist.train.engine import Engine, deepspeed_config
 from gptdist.train.muon import Muon
-from gptdist.train.randomness import forbid_nondeterminism, seed_layers
+from gptdist.train.randomness import forbid_nondeterminism, seed_layers, seed_micro_batch
 from gptdist.train.run import Run, TrainState
 from gptdist.train.sampler import Sampler
 from gptdist.train.stop_signal import StopSignal
@@ -85,6 +85,8 @@ def build(config: RunConfig, mesh: Mesh, device: Device, stop_signal: StopSignal
     ledger = Ledger(config.folder) if mesh.is_lead else None
     state = restore(config, fragments, identity, mesh)
     engine.stage.share_embedding()
+    # megatron-core asks for a seeded generator even where nothing is dropped, and an evaluation may come first.
+    seed_micro_batch(config.seed, state.consumed_samples, mesh.place, engine.stage.first_layer)
     plan = check_epochs(config, data.order, step=state.step, consumed_samples=state.consumed_samples)
     if ledger is not None:
         record_start(ledger, identity, mesh, state, plan)

@@ -66,7 +66,7 @@ def test_dropout_is_the_same_on_every_number_of_replicas(folder: Path, layout: T
     assert abs(seen[0][1] - plain[0][1]) > 100 * LOSS_TOLERANCE, "dropout does nothing"
 
 
-@pytest.mark.parametrize("layout", [LAYOUTS[4], LAYOUTS[6]], ids=str)
+@pytest.mark.parametrize("layout", [LAYOUTS[4], LAYOUTS[6], TestedLayout(2, 1, 2, sequence_parallel=True)], ids=str)
 def test_validation_loss_does_not_depend_on_the_layout(folder: Path, layout: TestedLayout) -> None:
     """Five windows a source do not divide by two replicas of two: one replica runs out first."""
     expected = run_ranks(1, validation_loss, run_tree(folder, run_dir=str(folder / "eval-one")))[0]
