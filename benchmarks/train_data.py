@@ -123,31 +123,16 @@ def theirs(data: Path, shards: int) -> dict[str, float]:
     warnings.filterwarnings("ignore")
     import torch
     from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
-    from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
+    from megatron.core.datasets.gpt_dataset import GPTDataset
 
-    class EndOnly:
-        eod = pad = 256
-        vocab_size = 257
-        unique_identifiers = {"class": "EndOnly"}  # noqa: RUF012 - read, never written
+    from tests.support.megatron_data import gpt_dataset_config
 
     store = torch.distributed.HashStore()  # their blend asks for a rank
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    stems = [str(data / "web" / f"train-{number:05d}") for number in range(shards)]
+    stems = [data / "web" / f"train-{number:05d}" for number in range(shards)]
     samples = shards * SHARD_TOKENS // SEQ_LENGTH
     with tempfile.TemporaryDirectory() as cache:
-        config = GPTDatasetConfig(
-            random_seed=1,
-            sequence_length=SEQ_LENGTH,
-            blend=(stems, None),
-            split="1,0,0",
-            path_to_cache=cache,
-            num_dataset_builder_threads=1,
-            tokenizer=EndOnly(),
-            reset_position_ids=False,
-            reset_attention_mask=False,
-            eod_mask_loss=False,
-            create_attention_mask=False,
-        )
+        config = gpt_dataset_config(stems, Path(cache), SEQ_LENGTH)
         before, begin = _resident_bytes(), time.perf_counter()
         wanted = [samples * 9 // 10, 0, 0]
         dataset = BlendedMegatronDatasetBuilder(GPTDataset, wanted, lambda: True, config).build()[0]

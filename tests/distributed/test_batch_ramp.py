@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.datasets import run_tree
-from tests.support.jobs import train_steps
+from tests.support.jobs import open_run, train_steps
 from tests.support.layouts import TestedLayout
 from tests.support.ranks import run_ranks
 
@@ -70,14 +70,9 @@ def test_the_sizes_are_those_of_the_ramp_and_go_on_on_another_layout(folder: Pat
 
 def _sizes(tree, until: int) -> list[tuple[int, float]]:
     """Train to step ``until`` and save; return the batch and the loss of each step."""
-    from gptdist.config.run import RunConfig
-    from gptdist.train.build import build, join
     from gptdist.train.loop import save, train_step
-    from gptdist.train.stop_signal import StopSignal
 
-    config = RunConfig.from_tree(tree)
-    mesh, device = join(config, local_rank=0)
-    run = build(config, mesh, device, StopSignal())
+    run = open_run(tree)
     seen = []
     while run.state.step < until:
         result = train_step(run)

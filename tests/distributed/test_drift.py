@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from gptdist.config.run import RunConfig
 from tests.support.datasets import LLAMA, run_tree
+from tests.support.jobs import open_run
 from tests.support.layouts import LAYOUTS, TestedLayout
 from tests.support.ranks import run_ranks
 
@@ -19,21 +19,17 @@ def after_a_flip(tree: dict[str, Any], name: str | None, rank: int) -> str:
     import torch
 
     from gptdist.errors import TrainingError
-    from gptdist.train.build import build, join
     from gptdist.train.drift import check_equal_weights
     from gptdist.train.loop import train_step
-    from gptdist.train.stop_signal import StopSignal
 
-    config = RunConfig.from_tree(tree)
-    mesh, device = join(config, local_rank=0)
-    run = build(config, mesh, device, StopSignal())
+    run = open_run(tree)
     run.state.advance(train_step(run))
-    if mesh.rank == rank:
+    if run.mesh.rank == rank:
         (parameter,) = [local.parameter for local in run.parameters if local.logical.name == name]
         held = getattr(parameter, "ds_tensor", parameter).detach().view(torch.int32).view(-1)
         held[3] ^= 1
     try:
-        check_equal_weights(run.parameters, mesh, 1, run.engine.stage.shared_embedding)
+        check_equal_weights(run.parameters, run.mesh, 1, run.engine.stage.shared_embedding)
     except TrainingError as error:
         return str(error)
     return ""
@@ -82,22 +78,18 @@ def after_a_flip_of_the_copy(tree: dict[str, Any]) -> str:
     import torch
 
     from gptdist.errors import TrainingError
-    from gptdist.train.build import build, join
     from gptdist.train.drift import check_equal_weights
     from gptdist.train.loop import train_step
-    from gptdist.train.stop_signal import StopSignal
 
-    config = RunConfig.from_tree(tree)
-    mesh, device = join(config, local_rank=0)
-    run = build(config, mesh, device, StopSignal())
+    run = open_run(tree)
     run.state.advance(train_step(run))
     stage = run.engine.stage
-    check_equal_weights(run.parameters, mesh, 1, stage.shared_embedding)
-    if mesh.place.pp_rank and mesh.place.dp_rank == 0:
+    check_equal_weights(run.parameters, run.mesh, 1, stage.shared_embedding)
+    if run.mesh.place.pp_rank and run.mesh.place.dp_rank == 0:
         assert stage.shared_embedding is not None
         stage.shared_embedding.view(torch.int32).view(-1)[3] ^= 1
     try:
-        check_equal_weights(run.parameters, mesh, 1, stage.shared_embedding)
+        check_equal_weights(run.parameters, run.mesh, 1, stage.shared_embedding)
     except TrainingError as error:
         return str(error)
     return ""

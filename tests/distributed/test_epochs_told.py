@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gptdist.config.run import RunConfig
 from tests.support.datasets import run_tree
+from tests.support.jobs import open_run
 from tests.support.ranks import run_ranks
 
 
@@ -13,9 +13,7 @@ def warnings_of(tree: dict[str, Any]) -> list[tuple[str, list[int]]]:
     """Train the run ``tree`` to its end; return its warnings, and the windows of its sources."""
     import logging
 
-    from gptdist.train.build import build, join
     from gptdist.train.loop import train
-    from gptdist.train.stop_signal import StopSignal
 
     said: list[str] = []
 
@@ -25,9 +23,7 @@ def warnings_of(tree: dict[str, Any]) -> list[tuple[str, list[int]]]:
                 said.append(record.getMessage())
 
     logging.getLogger("gptdist.train.loop").addHandler(Keep())
-    config = RunConfig.from_tree(tree)
-    mesh, device = join(config, local_rank=0)
-    run = build(config, mesh, device, StopSignal())
+    run = open_run(tree)
     train(run)
     return said, list(run.data.order.windows)
 

@@ -11,7 +11,7 @@ from gptdist.checkpoint.manifest import read_manifest
 from gptdist.device.device import cpu_has_fp16
 from gptdist.model.loss import VocabularyShard, vocabulary_loss
 from tests.support.datasets import GPT2, MOE, run_tree
-from tests.support.jobs import train_steps
+from tests.support.jobs import open_run, train_steps
 from tests.support.layouts import ONE_RANK, TestedLayout
 from tests.support.ranks import run_ranks
 
@@ -74,19 +74,14 @@ def _train_poisoned(tree: dict[str, Any], from_step: int) -> tuple[str, list[str
     import contextlib
     import logging
 
-    from gptdist.config.run import RunConfig
     from gptdist.errors import TrainingError
-    from gptdist.train.build import build, join
     from gptdist.train.loop import train
-    from gptdist.train.stop_signal import StopSignal
 
     said: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger("gptdist").addHandler(handler)
-    config = RunConfig.from_tree(tree)
-    mesh, device = join(config, local_rank=0)
-    run = build(config, mesh, device, StopSignal())
+    run = open_run(tree)
     infinite = float("inf")
     run.parameters[-1].parameter.register_hook(lambda g: g * infinite if run.state.step + 1 >= from_step else g)
     with run.metrics or contextlib.nullcontext():

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 
 from tests.support.datasets import LLAMA, run_tree
+from tests.support.jobs import open_run
 from tests.support.layouts import TestedLayout
 from tests.support.ranks import run_ranks
 
@@ -76,19 +77,14 @@ def test_rank_zero_decides() -> None:
 
 
 def _decayed(tree) -> dict[str, float]:
-    from gptdist.config.run import RunConfig
-    from gptdist.train.build import build, join
-    from gptdist.train.stop_signal import StopSignal
 
-    config = RunConfig.from_tree(tree)
-    mesh, device = join(config, 0)
-    run = build(config, mesh, device, StopSignal())
+    run = open_run(tree)
     decay = {
         id(parameter): group["weight_decay"]
         for group in run.engine.deepspeed.basic_optimizer.param_groups
         for parameter in group["params"]
     }
-    if config.parallel.zero_stage:  # the groups hold DeepSpeed's flat tensors: look at its own lists
+    if run.config.parallel.zero_stage:  # the groups hold DeepSpeed's flat tensors: look at its own lists
         lists = getattr(run.engine.optimizer, "fp16_groups", None) or run.engine.optimizer.bit16_groups
         decay = {
             id(parameter): group["weight_decay"]

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gptdist.config.run import RunConfig
 from tests.support.datasets import LLAMA, run_tree
 from tests.support.equality import GRADIENT_TOLERANCE, LOSS_TOLERANCE, Trained, assert_same_training, train_on
-from tests.support.jobs import train_steps, validation_loss
+from tests.support.jobs import open_run, train_steps, validation_loss
 from tests.support.layouts import ONE_RANK, TestedLayout
 from tests.support.ranks import run_ranks
 
@@ -34,15 +33,11 @@ def plain_losses(tree: dict[str, Any]) -> tuple[float, float, float, list[int]]:
     from torch.nn import functional
 
     from gptdist.data.batches import Batch
-    from gptdist.train.build import build, join
-    from gptdist.train.stop_signal import StopSignal
 
-    config = RunConfig.from_tree(tree)
-    mesh, device = join(config, local_rank=0)
-    run = build(config, mesh, device, StopSignal())
+    run = open_run(tree)
 
     def cross_entropy(rows: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-        batch = Batch.of(rows, device.torch_device)
+        batch = Batch.of(rows, run.device.torch_device)
         logits = run.engine.module(batch.tokens, batch.positions(), None)
         losses = functional.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), reduction="none")
         counts = [

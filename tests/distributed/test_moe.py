@@ -15,25 +15,16 @@ from tests.support.ranks import run_ranks
 OTHER_TOLERANCE = 5e-6
 """fp32 losses after a resume on another layout, where sums are taken in another order."""
 
-LAYOUTS = [
-    TestedLayout(1, 1, 1),
-    TestedLayout(2, 0, 1),
-    TestedLayout(2, 2, 1),
-    TestedLayout(2, 3, 1),
-    TestedLayout(2, 0, 2),
-    TestedLayout(2, 1, 2),
-    TestedLayout(2, 3, 2),
-    TestedLayout(4, 1, 2),
-    TestedLayout(2, 2, 2, sequence_parallel=True),
-    TestedLayout(2, 3, 2, sequence_parallel=True),
-    TestedLayout(4, 1, 2, sequence_parallel=True),
-    TestedLayout(2, 0, 1, expert_parallel_size=2),
-    TestedLayout(2, 2, 1, expert_parallel_size=2),
-    TestedLayout(4, 0, 1, expert_parallel_size=2),
-    TestedLayout(4, 1, 1, expert_parallel_size=2),
-    TestedLayout(4, 2, 1, expert_parallel_size=4),
-    TestedLayout(4, 1, 2, sequence_parallel=True, expert_parallel_size=2),
-]
+ZERO3 = TestedLayout(2, 3, 1)
+TENSOR = TestedLayout(2, 0, 2)
+TENSOR_ZERO3 = TestedLayout(2, 3, 2)
+TENSOR_DATA = TestedLayout(4, 1, 2)
+SEQUENCE_ZERO2 = TestedLayout(2, 2, 2, sequence_parallel=True)
+SEQUENCE_ZERO3 = TestedLayout(2, 3, 2, sequence_parallel=True)
+SPLIT = TestedLayout(4, 0, 1, expert_parallel_size=2)
+SPLIT_ZERO1 = TestedLayout(4, 1, 1, expert_parallel_size=2)
+SPLIT_IN_4 = TestedLayout(4, 2, 1, expert_parallel_size=4)
+SPLIT_SEQUENCE = TestedLayout(4, 1, 2, sequence_parallel=True, expert_parallel_size=2)
 
 EXPERT, ROUTER = "decoder.layers.1.mlp.experts.linear_fc2.weight", "decoder.layers.1.mlp.router.weight"
 
@@ -58,7 +49,7 @@ def test_layout_equals_one_rank(folder: Path, reference: Any, layout: TestedLayo
     assert_same_training(_train(folder, layout), reference)
 
 
-@pytest.mark.parametrize("layout", [LAYOUTS[3], LAYOUTS[8]], ids=str)
+@pytest.mark.parametrize("layout", [ZERO3, SEQUENCE_ZERO2], ids=str)
 def test_recomputed_experts_give_the_same_losses(folder: Path, reference: Any, layout: TestedLayout) -> None:
     kept, _ = _train(folder, layout, run_dir=str(folder / f"kept-{layout}"))
     for kind in ("mlp", "full"):
@@ -71,7 +62,7 @@ BF16 = {"training": {"precision": "bf16"}}
 
 @pytest.mark.parametrize(
     ("layout", "changes"),
-    [(LAYOUTS[4], {}), (LAYOUTS[9], {}), (LAYOUTS[7], BF16), (LAYOUTS[13], {}), (LAYOUTS[14], BF16)],
+    [(TENSOR, {}), (SEQUENCE_ZERO3, {}), (TENSOR_DATA, BF16), (SPLIT, {}), (SPLIT_ZERO1, BF16)],
     ids=["zero0-tp2", "zero3-tp2-sp", "zero1-dp2-tp2-bf16", "zero0-dp4-ep2", "zero1-dp4-ep2-bf16"],
 )
 def test_same_layout_resumes_bit_for_bit(folder: Path, layout: TestedLayout, changes: dict[str, Any]) -> None:
@@ -84,12 +75,12 @@ def test_same_layout_resumes_bit_for_bit(folder: Path, layout: TestedLayout, cha
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        (LAYOUTS[7], LAYOUTS[3]),
-        (LAYOUTS[9], ONE_RANK),
-        (LAYOUTS[1], LAYOUTS[8]),
-        (LAYOUTS[15], LAYOUTS[3]),
-        (LAYOUTS[6], LAYOUTS[14]),
-        (LAYOUTS[13], LAYOUTS[16]),
+        (TENSOR_DATA, ZERO3),
+        (SEQUENCE_ZERO3, ONE_RANK),
+        (TestedLayout(2, 0, 1), SEQUENCE_ZERO2),
+        (SPLIT_IN_4, ZERO3),
+        (TENSOR_ZERO3, SPLIT_ZERO1),
+        (SPLIT, SPLIT_SEQUENCE),
     ],
     ids=str,
 )

@@ -8,7 +8,7 @@ import pytest
 from gptdist.checkpoint.find import newest_whole
 from gptdist.checkpoint.read import CheckpointReader
 from tests.support.datasets import LLAMA, MOE, run_tree
-from tests.support.jobs import train_steps
+from tests.support.jobs import open_run, train_steps
 from tests.support.layouts import ONE_RANK, TestedLayout
 from tests.support.ranks import run_ranks
 
@@ -124,17 +124,11 @@ def _resume_and_look(tree: dict[str, Any]) -> tuple[list[str], list[float], int]
     """Return what a resume warns of, the largest value of each moment, and the optimizer step."""
     import logging
 
-    from gptdist.config.run import RunConfig
-    from gptdist.train.build import build, join
-    from gptdist.train.stop_signal import StopSignal
-
     said: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger("gptdist").addHandler(handler)
-    config = RunConfig.from_tree(tree)
-    mesh, device = join(config, local_rank=0)
-    run = build(config, mesh, device, StopSignal())
+    run = open_run(tree)
     largest = [
         float(values.abs().max())
         for fragment in run.fragments.all()

@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
-from gptdist.config.run import RunConfig
 from tests.support.datasets import GPT2, MODERN, run_tree
-from tests.support.jobs import train_steps
+from tests.support.jobs import open_run, train_steps
 from tests.support.layouts import TestedLayout
 from tests.support.ranks import run_ranks
 
@@ -34,13 +33,9 @@ def kept_bytes(tree: dict[str, Any]) -> int:
     import torch
 
     from gptdist.data.batches import Batch
-    from gptdist.train.build import build, join
-    from gptdist.train.stop_signal import StopSignal
 
-    config = RunConfig.from_tree(tree)
-    mesh, device = join(config, local_rank=0)
-    run = build(config, mesh, device, StopSignal())
-    batch = Batch.of(run.data.rows(0, 2), device.torch_device, run.rules, mesh.context_part)
+    run = open_run(tree)
+    batch = Batch.of(run.data.rows(0, 2), run.device.torch_device, run.rules, run.mesh.context_part)
     kept: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:

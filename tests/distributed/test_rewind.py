@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from gptdist.config.run import RunConfig
 from gptdist.data.attempts import attempt_of_step, read_attempts
 from tests.support.datasets import run_tree
+from tests.support.jobs import open_run
 from tests.support.layouts import TestedLayout
 from tests.support.ranks import run_ranks
 
@@ -29,13 +29,9 @@ def with_planted_bytes(tree: dict[str, Any], skip_to: int | None) -> tuple[list[
     import numpy as np
 
     from gptdist.errors import TrainingError
-    from gptdist.train.build import build, join
     from gptdist.train.loop import train
-    from gptdist.train.stop_signal import StopSignal
 
-    config = RunConfig.from_tree(tree)
-    mesh, device = join(config, local_rank=0)
-    run = build(config, mesh, device, StopSignal())
+    run = open_run(tree)
     if skip_to is not None:
         run.state.consumed_samples = skip_to
     rows = run.data.rows
@@ -53,7 +49,7 @@ def with_planted_bytes(tree: dict[str, Any], skip_to: int | None) -> tuple[list[
         train(run)
     except TrainingError as error:
         said = str(error)
-    metrics = (config.folder / "metrics.jsonl").read_text().splitlines()
+    metrics = (run.config.folder / "metrics.jsonl").read_text().splitlines()
     records = [row for row in map(json.loads, metrics) if row["kind"] == "train"]
     return [(row["step"], row["loss"]) for row in records], said
 

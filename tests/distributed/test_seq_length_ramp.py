@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.datasets import GPT2, LLAMA, run_tree
-from tests.support.jobs import train_steps
+from tests.support.jobs import open_run, train_steps
 from tests.support.layouts import TestedLayout
 from tests.support.ranks import run_ranks
 
@@ -62,22 +62,17 @@ def _by_pieces(tree) -> list[tuple[int, tuple[float, float], tuple[float, float]
     """Return the length of pieces, and loss and gradient norm both by pieces and by the step, of every step."""
     import torch
 
-    from gptdist.config.run import RunConfig
     from gptdist.data.batches import Batch
-    from gptdist.train.build import build, join
     from gptdist.train.loop import train_step
-    from gptdist.train.stop_signal import StopSignal
 
-    config = RunConfig.from_tree(tree)
-    mesh, device = join(config, local_rank=0)
-    run = build(config, mesh, device, StopSignal())
+    run = open_run(tree)
     parameters = [one for one in run.engine.module.parameters() if one.requires_grad]
     seen = []
     for length in (8, 8, 8, 16, 16, 32):
         losses, counts = [], []
         for row in run.data.rows(run.state.consumed_samples, 8):
             for begin in range(0, 32, length):
-                batch = Batch.of([row[begin : begin + length + 1]], device.torch_device, run.rules)
+                batch = Batch.of([row[begin : begin + length + 1]], run.device.torch_device, run.rules)
                 loss = run.engine.module(batch.tokens, batch.positions(), batch.attention_mask(), labels=batch.labels)
                 losses.append(loss * batch.labels.numel())
                 counts.append(int((batch.labels >= 0).sum()))

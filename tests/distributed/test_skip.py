@@ -9,6 +9,7 @@ import pytest
 
 from gptdist.config.run import RunConfig
 from tests.support.datasets import run_tree
+from tests.support.jobs import open_run
 from tests.support.layouts import TestedLayout
 from tests.support.ranks import run_ranks
 
@@ -34,14 +35,12 @@ def bits(run: Any) -> str:
 
 def skipped_and_never_met(tree: dict[str, Any], bad: dict[int, float]) -> dict[str, Any]:
     """Multiply gradients by ``bad[step]``; return what came of it, and of a run that passes those steps over."""
-    from gptdist.train.build import build, join
+    from gptdist.train.build import build
     from gptdist.train.loop import train_step
     from gptdist.train.skip import record_skip
     from gptdist.train.stop_signal import StopSignal
 
-    config = RunConfig.from_tree(tree)
-    mesh, device = join(config, local_rank=0)
-    run = build(config, mesh, device, StopSignal())
+    run = open_run(tree)
     for local in run.parameters:
         local.parameter.register_hook(lambda gradient: gradient * bad.get(run.state.step + 1, 1.0))
     found: dict[str, Any] = {"refused": [], "skipped": [], "never": []}
@@ -56,11 +55,13 @@ def skipped_and_never_met(tree: dict[str, Any], bad: dict[int, float]) -> dict[s
             assert bits(run) != before, "a good step changes the weights"
             found["skipped"].append((result.loss, result.grad_norm, result.lr))
 
-    other = build(RunConfig.from_tree(tree | {"run_dir": tree["run_dir"] + "-other"}), mesh, device, StopSignal())
+    other = build(
+        RunConfig.from_tree(tree | {"run_dir": tree["run_dir"] + "-other"}), run.mesh, run.device, StopSignal()
+    )
     while other.state.step < END:
         while other.state.step + 1 in bad:
             other.state.step += 1
-            other.state.consumed_samples += config.batch.global_batch_size
+            other.state.consumed_samples += run.config.batch.global_batch_size
         result = train_step(other)
         other.state.advance(result)
         found["never"].append((result.loss, result.grad_norm, result.lr))
@@ -105,13 +106,9 @@ def test_a_skipped_step_leaves_no_trace(layout: TestedLayout, precision: str, tm
 def poisoned(tree: dict[str, Any], first: int, value: float) -> tuple[str, int]:
     """Train with gradients multiplied by ``value`` from step ``first`` on; return what ended the run, and the step."""
     from gptdist.errors import TrainingError
-    from gptdist.train.build import build, join
     from gptdist.train.loop import train
-    from gptdist.train.stop_signal import StopSignal
 
-    config = RunConfig.from_tree(tree)
-    mesh, device = join(config, local_rank=0)
-    run = build(config, mesh, device, StopSignal())
+    run = open_run(tree)
     parameter = run.parameters[-1].parameter
     parameter.register_hook(lambda gradient: gradient * value if run.state.step + 1 >= first else gradient)
     try:

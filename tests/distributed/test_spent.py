@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from gptdist.config.run import RunConfig
 from tests.support.datasets import run_tree
+from tests.support.jobs import open_run
 from tests.support.layouts import TestedLayout
 from tests.support.ranks import run_ranks
 
@@ -23,12 +23,8 @@ def train_slowly(tree: dict[str, Any], slow_rank: int, slow_part: str) -> None:
     import torch.distributed as dist
 
     from gptdist.train import loop
-    from gptdist.train.build import build, join
-    from gptdist.train.stop_signal import StopSignal
 
-    config = RunConfig.from_tree(tree)
-    mesh, device = join(config, local_rank=0)
-    run = build(config, mesh, device, StopSignal())
+    run = open_run(tree)
     owner, name = {
         "data": (run.data, "rows"),
         "forward_backward": (run.engine.deepspeed, "backward"),

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from gptdist.config.run import RunConfig
 from gptdist.data.attempts import attempt_of_step, read_attempts
 from gptdist.data.trace import open_traced_data, trace_samples
 from tests.support.datasets import run_tree
+from tests.support.jobs import open_run
 from tests.support.layouts import TestedLayout
 from tests.support.ranks import run_ranks
 from tests.support.traced import tokens_of, write_traced_sources
@@ -17,13 +17,9 @@ BEFORE, AFTER = TestedLayout(2, 1, 1), TestedLayout(4, 1, 2)
 
 def _train_and_watch(tree: dict[str, Any], until: int, save_at: int) -> dict[int, list[list[int]]]:
     """Train to step ``until``; return the rows that this rank read for each step."""
-    from gptdist.train.build import build, join
     from gptdist.train.loop import log_step, save, train_step
-    from gptdist.train.stop_signal import StopSignal
 
-    config = RunConfig.from_tree(tree)
-    mesh, device = join(config, local_rank=0)
-    run = build(config, mesh, device, StopSignal())
+    run = open_run(tree)
     read, seen, rows = [], {}, run.data.rows
 
     def watched(first_sample: int, count: int) -> Any:

@@ -1,20 +1,29 @@
 """What ranks of a test do: train a few steps of a real run."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gptdist.config.run import RunConfig
 from gptdist.data.sources import TrainingData  # noqa: F401 - loaded by the fork server too
 
+if TYPE_CHECKING:
+    from gptdist.train.run import Run
 
-def train_steps(tree: dict[str, Any], until: int, save_at: int | None = None) -> list[tuple[int, float, float]]:
-    """Train the run ``tree`` to step ``until``, resuming what is there; return (step, loss, grad_norm) of each step."""
+
+def open_run(tree: dict[str, Any]) -> "Run":
+    """Build the run ``tree``, which goes on from the checkpoint that is there. Collective: every rank calls it."""
     from gptdist.train.build import build, join
-    from gptdist.train.loop import save, train_step
     from gptdist.train.stop_signal import StopSignal
 
     config = RunConfig.from_tree(tree)
     mesh, device = join(config, local_rank=0)
-    run = build(config, mesh, device, StopSignal())
+    return build(config, mesh, device, StopSignal())
+
+
+def train_steps(tree: dict[str, Any], until: int, save_at: int | None = None) -> list[tuple[int, float, float]]:
+    """Train the run ``tree`` to step ``until``, resuming what is there; return (step, loss, grad_norm) of each step."""
+    from gptdist.train.loop import save, train_step
+
+    run = open_run(tree)
     seen = []
     while run.state.step < until:
         result = train_step(run)
@@ -27,21 +36,17 @@ def train_steps(tree: dict[str, Any], until: int, save_at: int | None = None) ->
 
 def validation_loss(tree: dict[str, Any]) -> tuple[float, float]:
     """Return validation loss and bits per byte of the run ``tree`` as it stands."""
-    from gptdist.train.build import build, join
     from gptdist.train.evaluate import evaluate
-    from gptdist.train.stop_signal import StopSignal
 
-    config = RunConfig.from_tree(tree)
-    mesh, device = join(config, local_rank=0)
-    run = build(config, mesh, device, StopSignal())
+    run = open_run(tree)
     found = evaluate(
         run.engine.stage,
         run.validation,
-        mesh,
-        micro_batch_size=config.batch.micro_batch_size,
+        run.mesh,
+        micro_batch_size=run.config.batch.micro_batch_size,
         token_bytes=run.token_bytes,
         rules=run.rules,
-        device=device.torch_device,
+        device=run.device.torch_device,
     )
     return found.loss, found.bits_per_byte
 
@@ -50,13 +55,9 @@ def train_run(tree: dict[str, Any]) -> tuple[bool, int]:
     """Train the run ``tree`` as a rank of ``gptdist.train`` does; return whether it is done, and its step."""
     import contextlib
 
-    from gptdist.train.build import build, join
     from gptdist.train.loop import train
-    from gptdist.train.stop_signal import StopSignal
 
-    config = RunConfig.from_tree(tree)
-    mesh, device = join(config, local_rank=0)
-    run = build(config, mesh, device, StopSignal())
+    run = open_run(tree)
     with run.metrics or contextlib.nullcontext():
         is_done = train(run)
     return is_done, run.state.step

@@ -2,7 +2,6 @@
 
 import warnings
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -13,9 +12,11 @@ from tests.unit.data.made_shards import write_shard
 torch = pytest.importorskip("torch")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
+    from megatron.core.datasets.gpt_dataset import GPTDataset
     from megatron.core.datasets.indexed_dataset import IndexedDataset, IndexedDatasetBuilder
     from megatron.core.datasets.utils import Split
+
+    from tests.support.megatron_data import gpt_dataset_config
 
 
 def make_documents(vocab_size: int) -> list[list[int]]:
@@ -56,29 +57,9 @@ def test_we_read_what_megatron_wrote(tmp_path: Path) -> None:
     assert shard.read(0, shard.num_tokens).tolist() == [token for document in documents for token in document]
 
 
-class EndOnly:
-    """What a ``GPTDataset`` asks of a tokenizer."""
-
-    eod = pad = 256
-    vocab_size = 257
-    unique_identifiers: ClassVar[dict[str, str]] = {"class": "EndOnly"}
-
-
 def gpt_dataset(stem: Path, cache: Path, seq_length: int) -> GPTDataset:
-    """Return one epoch of a shard. The cache's key has the path, not the content: a fresh one each time."""
-    config = GPTDatasetConfig(
-        random_seed=1,
-        sequence_length=seq_length,
-        blend=([str(stem)], None),
-        split="1,0,0",
-        path_to_cache=str(cache),
-        num_dataset_builder_threads=1,
-        tokenizer=EndOnly(),
-        reset_position_ids=False,
-        reset_attention_mask=False,
-        eod_mask_loss=False,
-        create_attention_mask=False,
-    )
+    """Return one epoch of a shard."""
+    config = gpt_dataset_config([stem], cache, seq_length)
     indexed = GPTDataset.build_low_level_dataset(str(stem), config)
     numbers = np.arange(len(indexed), dtype=np.int32)
     return GPTDataset(indexed, str(stem), numbers, None, Split.train, config)
