@@ -111,6 +111,9 @@ def _by_transformers(folder: str) -> tuple[dict[tuple[str, str], float], list[li
 
     with pytest.raises(ConfigError, match="a task asks for do_sample; texts are written without sampling"):
         ours.generate_until([Instance("generate_until", {}, ("a", {"do_sample": True}), 0)])
+    stops = [{"until": until, "max_gen_toks": 9} for until in ([], ["", "zz"])]
+    written = ours.generate_until([Instance("generate_until", {}, ("the ", settings), 0) for settings in stops])
+    assert written[0] == written[1], "an empty stop text stops something"
     texts = make_documents(6, 5)
     pairs = [
         (text[:cut], " the model of" * times) for text in texts for cut, times in ((0, 1), (9, 1), (40, 1), (12, 2))

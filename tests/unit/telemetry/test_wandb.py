@@ -5,11 +5,14 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
+from gptdist.cli.main import main
 from gptdist.config.telemetry import TelemetryConfig, WandbConfig
 from gptdist.telemetry import wandb_run
 from gptdist.telemetry.metrics import Metrics
 from gptdist.telemetry.wandb_run import WandbRun
+from tests.support.datasets import run_tree
 
 OFFLINE = WandbConfig(project="gptdist", mode="offline")
 
@@ -54,6 +57,21 @@ def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         "telemetry.wandb: the package wandb is not installed; pip install 'gptdist[wandb]', or leave it out"
     ]
     assert TelemetryConfig().package_problems() == []
+
+
+def test_a_launch_tells_missing_packages_and_folders_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = run_tree(tmp_path, telemetry={"wandb": {"project": "p"}}, data={"tokenizer": str(tmp_path / "gone")})
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(tree))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert main(["launch", "local", str(tmp_path / "run.yaml")]) == 2
+    told = capsys.readouterr().err
+    assert "data.tokenizer: folder" in told
+    assert "telemetry.wandb: the package wandb is not installed" in told
+
+
+def test_an_empty_project_is_refused() -> None:
     assert TelemetryConfig(wandb=WandbConfig(project="")).problems() == [
         "telemetry.wandb.project: empty; name a project"
     ]
