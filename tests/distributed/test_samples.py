@@ -11,7 +11,7 @@ from gptdist.config.validation import GenerationConfig
 from gptdist.telemetry.ledger import read_json_lines
 from gptdist.train.generate import pick
 from tests.support.datasets import GPT2, run_tree
-from tests.support.jobs import train_run
+from tests.support.jobs import open_run, train_run
 from tests.support.layouts import TestedLayout
 from tests.support.ranks import run_ranks
 
@@ -77,6 +77,25 @@ def test_texts_do_not_depend_on_the_layout(folder: Path, layout: TestedLayout) -
         found.append(_texts(folder / name))
     assert [step for step, *_ in found[0]] == [4] * len(PROMPTS) + [END] * len(PROMPTS), "on schedule, and at the end"
     assert found[0] == found[1]
+
+
+def _drawn_at(tree: dict[str, Any], steps: list[int]) -> list[list[str]]:
+    """Write texts with the initial weights, as if so many steps were done."""
+    from gptdist.train.samples import log_samples
+
+    run = open_run(tree)
+    assert run.metrics is not None, "one rank is rank 0"
+    for step in steps:
+        run.state.step = step
+        log_samples(run, is_last=True)
+    texts = [one["text"] for one in read_json_lines(run.config.folder / "samples.jsonl")]
+    return [texts[first : first + len(PROMPTS)] for first in range(0, len(texts), len(PROMPTS))]
+
+
+def test_the_same_weights_draw_anew_at_another_step(folder: Path) -> None:
+    first, again, other = run_ranks(1, _drawn_at, _tree(folder, "drawn", ONE, 1), [1, 1, 2])[0]
+    assert first == again
+    assert first != other
 
 
 def test_tokens_are_drawn_by_their_probability() -> None:
