@@ -58,7 +58,12 @@ def _trainer(run: Any) -> Callable[[int], dict[str, Any]]:
             run.state.advance(train_step(run))
         seconds = time.perf_counter() - begin
         data_seconds = run.clock.take()["data"]
-        return {"seconds": seconds, "data_share": data_seconds / seconds, "peak_bytes": _peak_bytes()}
+        return {
+            "seconds": seconds,
+            "data_share": data_seconds / seconds,
+            "peak_bytes": _peak_bytes(),
+            "loss": run.state.loss,
+        }
 
     return work
 

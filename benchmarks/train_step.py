@@ -139,11 +139,12 @@ COMPARISONS = {"one_process": one_process, "two_ranks": two_ranks, "zero_stages"
 
 
 def _show(contenders: Sequence[Contender], tokens: int) -> None:
-    print(f"  {'':<34}{'s a step':>10}{'tokens/s':>10}{'peak MB':>10}")
+    print(f"  {'':<34}{'s a step':>10}{'tokens/s':>10}{'peak MB':>10}{'loss':>10}")
     for one in contenders:
         peak = one.answer.get("peak_bytes")
         memory = f"{peak / 1e6:,.0f}" if peak else ""
-        print(f"  {one.name:<34}{one.step_seconds:>10.3f}{tokens / one.step_seconds:>10,.0f}{memory:>10}")
+        loss = f"{one.answer['loss']:.3f}" if "loss" in one.answer else ""
+        print(f"  {one.name:<34}{one.step_seconds:>10.3f}{tokens / one.step_seconds:>10,.0f}{memory:>10}{loss:>10}")
 
 
 def _ratio(name: str, ratio: float, target: float) -> None:
