@@ -8,10 +8,15 @@ from gptdist.config.section import Section
 class MemoryConfig(Section):
     """Activations that are computed again instead of being kept, and what leaves the GPU; losses stay the same."""
 
-    recompute: Literal["none", "attention", "mlp", "full"] = "none"
+    recompute: Literal["none", "attention", "mlp", "full", "budget"] = "none"
     """``attention``: scores and weighted values, of which fused kernels keep little; ``mlp``: the feed-forward part,
-    some 40 % of what is kept; ``full``: whole layers, of which only the input is kept, for a third more FLOPs.
+    some 40 % of what is kept; ``full``: whole layers, of which only the input is kept, for a third more FLOPs;
+    ``budget``: of each layer as much of these as ``activation_bytes`` asks for, the cheapest first.
     """
+
+    activation_bytes: int | None = None
+    """With ``budget``: bytes of activations that a rank may keep at once between forward and backward pass, of all
+    micro batches under way, and with those of a layer that is computed again."""
 
     recompute_layers: int | None = None
     """With ``full``: how many layers, the first ones; default all."""
@@ -47,11 +52,20 @@ class MemoryConfig(Section):
 
     def problems(self, num_layers: int) -> list[str]:
         """Return every value out of its range for a model of ``num_layers``."""
+        bad = self._budget_problems()
         layers = self.recompute_layers
-        if layers is None:
-            return []
-        if self.recompute != "full":
-            return [f"memory.recompute_layers: belongs to recompute full, not {self.recompute}; remove it"]
-        if not 1 <= layers <= num_layers:
-            return [f"memory.recompute_layers: must be from 1 to model.num_layers ({num_layers}), got {layers}"]
-        return []
+        if layers is not None and self.recompute != "full":
+            bad.append(f"memory.recompute_layers: belongs to recompute full, not {self.recompute}; remove it")
+        elif layers is not None and not 1 <= layers <= num_layers:
+            bad.append(f"memory.recompute_layers: must be from 1 to model.num_layers ({num_layers}), got {layers}")
+        return bad
+
+    def _budget_problems(self) -> list[str]:
+        budget = self.activation_bytes
+        if self.recompute == "budget" and budget is None:
+            return ["memory.activation_bytes: missing; recompute budget needs the bytes that may be kept"]
+        if self.recompute != "budget" and budget is not None:
+            return [f"memory.activation_bytes: belongs to recompute budget, not {self.recompute}; remove it"]
+        return (
+            [f"memory.activation_bytes: must be at least 1, got {budget}"] if budget is not None and budget < 1 else []
+        )

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from gptdist.config.activations import RankShare
 from gptdist.config.batch import BatchConfig, BatchSizes
 from gptdist.config.data import DataConfig
 from gptdist.config.data_stages import stage_problems
@@ -16,6 +17,7 @@ from gptdist.config.model import ModelConfig
 from gptdist.config.optimization import OptimizerConfig, ScheduleConfig
 from gptdist.config.parallel import ParallelConfig
 from gptdist.config.precision import LossScaleConfig, Precision, precision_problems
+from gptdist.config.recomputation import budget_problems
 from gptdist.config.section import Section
 from gptdist.config.seq_length import SeqLengths
 from gptdist.config.telemetry import TelemetryConfig
@@ -192,6 +194,26 @@ class RunConfig(Section):
         """Folder that holds one folder a checkpoint."""
         return self.folder / "checkpoints"
 
+    def rank_share(self, *, on_gpu: bool | None = None, value_bytes: int | None = None) -> RankShare:
+        """Return what a rank computes of a micro batch.
+
+        Args:
+            on_gpu: default: whether it could be so, by ``training.device``.
+            value_bytes: of an activation; default: those of ``training.precision`` there.
+        """
+        on_gpu = self.training.device != "cpu" if on_gpu is None else on_gpu
+        is_fp32 = self.training.precision == "fp32" or (self.training.precision == "auto" and not on_gpu)
+        return RankShare(
+            micro_batch_size=self.batch.micro_batch_size,
+            seq_length=self.model.seq_length,
+            tensor_parallel_size=self.parallel.tensor_parallel_size,
+            context_parallel_size=self.parallel.context_parallel_size,
+            sequence_parallel=self.parallel.sequence_parallel,
+            value_bytes=(4 if is_fp32 else 2) if value_bytes is None else value_bytes,
+            on_gpu=on_gpu,
+            separate_documents=self.data.separate_documents,
+        )
+
     def _split_expert_problems(self) -> list[str]:
         """Return what is not done with experts that are split over ranks with the same weights otherwise."""
         if self.parallel.expert_parallel_size <= 1:
@@ -248,6 +270,8 @@ class RunConfig(Section):
         if bad:
             return bad  # what follows divides by these numbers
         bad = self.parallel.problems(ranks, self.model)
+        if not bad:
+            bad += budget_problems(self.memory, self.model, self.parallel, self.rank_share())
         offloads = bool(self.memory.offload())
         bad += precision_problems(self.training.precision, self.parallel.zero_stage, offloads=offloads)
         bad += self.parallel.stage_problems(self.training.precision, generates=self.generation is not None)

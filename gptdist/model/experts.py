@@ -94,9 +94,7 @@ class MixtureOfExperts(nn.Module):
     token; under sequence parallelism also an all-gather of e values a token.
     """
 
-    def __init__(
-        self, config: TransformerConfig, *, model: ModelConfig, mesh: Mesh, seen: LossGradient, recomputes: bool
-    ) -> None:
+    def __init__(self, config: TransformerConfig, *, model: ModelConfig, mesh: Mesh, seen: LossGradient) -> None:
         """Build this rank's experts.
 
         Args:
@@ -104,7 +102,6 @@ class MixtureOfExperts(nn.Module):
             model: the model.
             mesh: the ranks.
             seen: gradient of the loss.
-            recomputes: whether only the input is kept for the backward pass.
         """
         super().__init__()
         assert model.moe is not None, "a layer of experts in a model without"
@@ -112,7 +109,9 @@ class MixtureOfExperts(nn.Module):
         self.is_split = mesh.layout.tensor_parallel_size > 1
         self.sequence_parallel = config.sequence_parallel
         self.seen = seen
-        self.recomputes = recomputes
+        self.recomputes = False
+        """Whether only the input is kept for the backward pass."""
+
         self.expert_group = mesh.expert_group
         self.num_parts = mesh.layout.expert_parallel_size
         tensor_ranks = model.moe.num_experts // mesh.layout.tensor_parallel_size

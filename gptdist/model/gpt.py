@@ -20,20 +20,20 @@ from megatron.core.transformer.transformer_block import TransformerBlockSubmodul
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 
-from gptdist.config.memory import MemoryConfig
 from gptdist.config.model import ModelConfig, RopeScaling
+from gptdist.config.recomputation import Recomputed
+from gptdist.config.vocabulary import padded_vocab_size
 from gptdist.mesh.context import ContextPart
 from gptdist.mesh.groups import Mesh
-from gptdist.model.arithmetic import padded_vocab_size
 from gptdist.model.attention import CausalAttention
 from gptdist.model.experts import MixtureOfExperts
-from gptdist.model.feed_forward import RecomputedMLP
 from gptdist.model.loss import VocabularyShard, vocabulary_loss
 from gptdist.model.norms import HeadNorm, Norm
 from gptdist.model.parameters import split_dim
+from gptdist.model.recompute import compute_again
 from gptdist.model.routing import LossGradient
 
-_KEEP_ALL = MemoryConfig()
+_KEEP_ALL = Recomputed()
 
 
 class OutputHead(nn.Module):
@@ -130,7 +130,7 @@ class LanguageModel(GPTModel):
         transformer: TransformerConfig,
         mesh: Mesh,
         *,
-        recomputes_mlp: bool = False,
+        again: Recomputed = _KEEP_ALL,
         z_loss: float = 0.0,
     ) -> None:
         """Build this rank's part of ``config``'s model; weights are not initialised.
@@ -139,7 +139,7 @@ class LanguageModel(GPTModel):
             config: the model.
             transformer: what ``transformer_config`` made of it.
             mesh: the ranks.
-            recomputes_mlp: whether the feed-forward part keeps its input only.
+            again: what is computed again in the backward pass; ``transformer`` knows of whole layers.
             z_loss: coefficient of z-loss.
         """
         size, stages = mesh.layout.tensor_parallel_size, mesh.layout.pipeline_parallel_size
@@ -153,7 +153,7 @@ class LanguageModel(GPTModel):
                 mesh,
                 ModuleSpec(
                     module=MixtureOfExperts,
-                    params={"model": config, "mesh": mesh, "seen": loss_gradient, "recomputes": recomputes_mlp},
+                    params={"model": config, "mesh": mesh, "seen": loss_gradient},
                 ),
             ),
             vocab_size=padded,
@@ -169,10 +169,7 @@ class LanguageModel(GPTModel):
         self.loss_gradient = loss_gradient
         if self.post_process:
             self._make_head(config, _vocabulary_shard(config.vocab_size, padded, mesh), z_loss)
-        if recomputes_mlp:
-            for layer in self.decoder.layers:  # by its spec, a layer would build another class without its group
-                if not isinstance(layer.mlp, MixtureOfExperts):
-                    layer.mlp.__class__ = RecomputedMLP
+        compute_again(self.decoder.layers, again)
         if config.position_embedding == "rope":
             self.rotary_pos_emb = RotaryPositions(self.rotary_pos_emb, config.rope_scaling, mesh.context_part)
         _mark_split(self, size)
@@ -240,9 +237,12 @@ def transformer_config(
     dtype: torch.dtype,
     *,
     sequence_parallel: bool = False,
-    memory: MemoryConfig = _KEEP_ALL,
+    full_layers: int = 0,
 ) -> TransformerConfig:
-    """Return megatron-core's config of the same model, fusions that need CUDA off."""
+    """Return megatron-core's config of the same model, fusions that need CUDA off.
+
+    The first ``full_layers`` of the stage are computed again whole in the backward pass.
+    """
     activation = {"gelu_tanh": _gelu_tanh, "gelu": F.gelu, "swiglu": F.silu}[config.activation]
     return TransformerConfig(
         num_layers=config.num_layers,
@@ -265,7 +265,9 @@ def transformer_config(
         pipeline_dtype=dtype,
         bf16=dtype == torch.bfloat16,
         fp16=dtype == torch.float16,
-        **_recomputation(stage_layers(config, mesh), memory),
+        recompute_granularity="full" if full_layers else None,
+        recompute_method="block" if full_layers else None,
+        recompute_num_layers=full_layers or None,
         perform_initialization=False,  # ours does not depend on the layout
         use_cpu_initialization=not torch.cuda.is_available(),
         apply_rope_fusion=False,
@@ -274,23 +276,6 @@ def transformer_config(
         bias_dropout_fusion=False,
         gradient_accumulation_fusion=False,
     )
-
-
-def _recomputation(stage: range, memory: MemoryConfig) -> dict[str, Any]:
-    match memory.recompute:
-        case "none" | "mlp":  # the latter has a module of its own
-            return {}
-        case "full":
-            layers = len(stage)
-            if memory.recompute_layers is not None:
-                layers = len(range(stage.start, min(stage.stop, memory.recompute_layers)))
-            return {
-                "recompute_granularity": "full",
-                "recompute_method": "block",
-                "recompute_num_layers": layers,
-            }
-        case "attention":
-            return {"recompute_granularity": "selective", "recompute_modules": ["core_attn"]}
 
 
 def _gelu_tanh(x: Tensor) -> Tensor:

@@ -21,7 +21,9 @@ from gptdist.checkpoint.identity import RunIdentity, changes, check_continues
 from gptdist.checkpoint.load import load_run
 from gptdist.checkpoint.manifest import Manifest
 from gptdist.checkpoint.read import CheckpointReader
+from gptdist.config.activations import RankShare
 from gptdist.config.precision import precision_problems
+from gptdist.config.recomputation import budget_problems, recomputed, tell
 from gptdist.config.run import RunConfig
 from gptdist.data.attempts import START, start_facts
 from gptdist.data.plan import DataPlan, check_epochs
@@ -53,6 +55,7 @@ def join(config: RunConfig, local_rank: int) -> tuple[Mesh, Device]:
     """Meet the other ranks. Collective: every rank calls it, with the environment that torchrun sets."""
     device = choose_device(config.training.device, config.training.precision, local_rank)
     problems = precision_problems("bf16" if device.dtype == torch.bfloat16 else "", config.parallel.zero_stage)
+    problems += budget_problems(config.memory, config.model, config.parallel, _share(config, device))
     if problems:
         raise ConfigError(problems)
     if config.training.deterministic:
@@ -91,6 +94,9 @@ def build(config: RunConfig, mesh: Mesh, device: Device, stop_signal: StopSignal
     if ledger is not None:
         record_start(ledger, identity, mesh, state, plan)
     logger.info("data: %s", plan.summary())
+    if config.memory.recompute == "budget":
+        for line in tell(config.memory, config.model, config.parallel, _share(config, device)):
+            logger.info("%s", line)
     logger.info(
         "%s: %s parameters, %s, ZeRO %d, %s on %s; %s",
         config.name,
@@ -131,19 +137,20 @@ def _parameters_of_rank(model: nn.Module, config: RunConfig, mesh: Mesh) -> list
 def build_model(config: RunConfig, mesh: Mesh, device: Device) -> LanguageModel:
     """Return this rank's part of the model with its initial weights, on its device."""
     shape = config.model
+    again = recomputed(config.memory, shape, config.parallel, _share(config, device), mesh.place.pp_rank)
     with _partitioned_construction(config, mesh, device):
         transformer = transformer_config(
             shape,
             mesh,
             device.dtype,
             sequence_parallel=config.parallel.sequence_parallel,
-            memory=config.memory,
+            full_layers=again.full_layers,
         )
         model = LanguageModel(
             shape,
             transformer,
             mesh,
-            recomputes_mlp=config.memory.recompute == "mlp",
+            again=again,
             z_loss=config.training.z_loss,
         )
     if config.parallel.zero_stage < 3:
@@ -162,6 +169,10 @@ def build_model(config: RunConfig, mesh: Mesh, device: Device) -> LanguageModel:
     if config.parallel.sequence_parallel:
         sum_partial_gradients(model, mesh)
     return model
+
+
+def _share(config: RunConfig, device: Device) -> RankShare:
+    return config.rank_share(on_gpu=device.kind == "cuda", value_bytes=device.dtype.itemsize)
 
 
 def _partitioned_construction(config: RunConfig, mesh: Mesh, device: Device) -> Any:

@@ -8,7 +8,8 @@ import pytest
 from gptdist.config.model import ModelConfig
 from gptdist.config.run import RunConfig
 from gptdist.config.source import read_tree
-from gptdist.model.arithmetic import flops_per_token, num_active_parameters, num_parameters, padded_vocab_size
+from gptdist.config.vocabulary import padded_vocab_size
+from gptdist.model.arithmetic import flops_per_token, num_active_parameters, num_parameters
 
 GPT2_124M = ModelConfig(num_layers=12, hidden_size=768, num_attention_heads=12, seq_length=1024, vocab_size=50257)
 PRESETS = Path(__file__).parents[3] / "configs" / "models"
