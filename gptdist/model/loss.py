@@ -3,18 +3,18 @@
 The matrix of logits (tokens x vocabulary) never exists whole, and padding columns take no part: the loss is the same
 for every tensor-parallel size. Gradients are computed in the forward pass, while a chunk's logits are at hand.
 
-Letters: t tokens, h hidden, v vocabulary rows of this rank (padding included).
+Letters: t tokens, c of them in a chunk, h hidden, v vocabulary rows of this rank (padding included).
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-CHUNK_ELEMENTS = 2**23
-"""Logits held at a time; 32 MiB in fp32."""
+CHUNK_ELEMENTS = 2**24
+"""Logits held at a time; 64 MiB in fp32."""
 
 
 @dataclass(frozen=True)
@@ -57,68 +57,131 @@ class _VocabularyLoss(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, shard: VocabularyShard, z_loss: float
     ) -> Tensor:
-        rows = weight[: shard.num_valid]
-        needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
-        hidden_grad = torch.empty_like(hidden) if needs_grad else None
-        # In fp32: thousands of chunks add up here.
-        weight_grad = torch.zeros_like(weight, dtype=torch.float32) if needs_grad else None
-        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         count = labels.shape[0]
         # In fp16 the gradients of a mean would round to 0 before the loss scale is in: until then they are a sum's.
         ctx.divide_by = count if hidden.dtype == torch.float16 else 1
+        chunks = _Chunks(hidden, weight, labels, shard, z_loss)
+        if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
+            chunks.keep_gradients(divide_by=count // ctx.divide_by)
         step = max(1, CHUNK_ELEMENTS // max(1, weight.shape[0]))
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         for begin in range(0, count, step):
-            chunk = slice(begin, begin + step)
-            losses, logit_grad = _chunk(hidden[chunk], rows, labels[chunk], shard, z_loss)
-            total += losses.sum()
-            if hidden_grad is not None and weight_grad is not None:
-                logit_grad = logit_grad.div_(count // ctx.divide_by).to(hidden.dtype)
-                torch.mm(logit_grad, rows, out=hidden_grad[chunk])
-                weight_grad[: shard.num_valid] += logit_grad.t() @ hidden[chunk]
-        if hidden_grad is not None and weight_grad is not None:
+            total += chunks.loss(slice(begin, min(begin + step, count)))
+        if chunks.hidden_grad is not None and chunks.weight_grad is not None:
             if shard.group is not None:
-                dist.all_reduce(hidden_grad, group=shard.group)
-            ctx.save_for_backward(hidden_grad, weight_grad if ctx.divide_by > 1 else weight_grad.to(weight.dtype))
+                dist.all_reduce(chunks.hidden_grad, group=shard.group)
+            keeps_fp32 = ctx.divide_by > 1
+            ctx.save_for_backward(
+                chunks.hidden_grad, chunks.weight_grad if keeps_fp32 else chunks.weight_grad.to(weight.dtype)
+            )
         return total / count
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, None, None, None]:
         hidden_grad, weight_grad = ctx.saved_tensors
-        if ctx.divide_by == 1:
-            return hidden_grad * grads[0], weight_grad * grads[0], None, None, None
+        if ctx.divide_by == 1:  # in place: nobody else has them, and autograd refuses a second backward pass
+            return hidden_grad.mul_(grads[0]), weight_grad.mul_(grads[0]), None, None, None
         factor = grads[0] / ctx.divide_by
         return (hidden_grad.float() * factor).half(), (weight_grad * factor).half(), None, None, None
 
 
-def _chunk(
-    hidden: Tensor, rows: Tensor, labels: Tensor, shard: VocabularyShard, z_loss: float
-) -> tuple[Tensor, Tensor]:
-    """Return each token's loss, and the gradient of their sum by the logits: softmax minus one-hot, and z-loss's."""
-    logits = (hidden @ rows.t()).float()
-    local = labels - shard.start
-    is_here = (local >= 0) & (local < shard.num_valid)
-    tokens = torch.nonzero(is_here).squeeze(1)
-    targets = local[tokens]
-    if rows.shape[0]:
-        highest = logits.amax(dim=1)
-    else:  # a rank with nothing but padding
-        highest = torch.full((hidden.shape[0],), -torch.inf, dtype=torch.float32, device=hidden.device)
-    if shard.group is not None:
-        dist.all_reduce(highest, op=dist.ReduceOp.MAX, group=shard.group)
-    logits -= highest.unsqueeze(1)
-    sums = torch.zeros(2, hidden.shape[0], dtype=torch.float32, device=hidden.device)
-    sums[1, tokens] = logits[tokens, targets]
-    probabilities = logits.exp_()
-    sums[0] = probabilities.sum(dim=1)
-    if shard.group is not None:
-        dist.all_reduce(sums, group=shard.group)
-    probabilities /= sums[0].unsqueeze(1)
-    log_sums = sums[0].log()
-    if z_loss:
-        probabilities *= (1.0 + 2.0 * z_loss * (log_sums + highest)).unsqueeze(1)
-    probabilities[tokens, targets] -= 1.0
-    losses = log_sums - sums[1]
-    ignored = torch.nonzero(labels < 0).squeeze(1)
-    probabilities[ignored] = 0.0
-    losses[ignored] = 0.0
-    return losses, probabilities
+class _Chunks:
+    """Loss and gradients of one chunk of tokens after another."""
+
+    def __init__(self, hidden: Tensor, weight: Tensor, labels: Tensor, shard: VocabularyShard, z_loss: float) -> None:
+        self.hidden = hidden
+        self.rows = weight[: shard.num_valid]
+        self.labels = labels
+        self.shard = shard
+        self.z_loss = z_loss
+        self.weight_rows = weight.shape[0]
+        self.hidden_grad: Tensor | None = None
+        self.weight_grad: Tensor | None = None
+        self.divide_by = 1
+        self._product: Tensor | None = None
+
+    def keep_gradients(self, divide_by: int) -> None:
+        """Compute those of the sum of losses, divided, from now on."""
+        self.divide_by = divide_by
+        self.hidden_grad = torch.empty_like(self.hidden)
+        shape = (self.weight_rows, self.hidden.shape[1])
+        # In fp32: thousands of chunks add up here.
+        self.weight_grad = torch.zeros(shape, dtype=torch.float32, device=self.hidden.device)
+
+    def loss(self, chunk: slice) -> Tensor:
+        """Return the sum of the losses of ``chunk``."""
+        hidden, labels = self.hidden[chunk], self.labels[chunk]
+        softmax = _Softmax.of(self._logits(hidden), labels, self.shard)
+        losses = softmax.losses.masked_fill(labels < 0, 0.0)
+        if self.hidden_grad is not None and self.weight_grad is not None:
+            gradient, scale = softmax.gradient(self.z_loss)
+            scale = (scale / self.divide_by).masked_fill_(labels < 0, 0.0).unsqueeze(1)
+            if hidden.dtype == torch.float32:  # rows of the small matrices are scaled, not those of the large one
+                torch.mm(gradient, self.rows, out=self.hidden_grad[chunk])
+                self.hidden_grad[chunk] *= scale
+                self.weight_grad[: self.shard.num_valid].addmm_(gradient.t(), hidden * scale)
+            else:
+                rounded = gradient.mul_(scale).to(hidden.dtype)
+                torch.mm(rounded, self.rows, out=self.hidden_grad[chunk])
+                self.weight_grad[: self.shard.num_valid] += rounded.t() @ hidden
+        return losses.sum()
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """Return logits in fp32, in memory that the next chunk's take over."""
+        if self._product is None:
+            self._product = hidden.new_empty(hidden.shape[0], self.rows.shape[0])
+        product = self._product[: hidden.shape[0]]
+        torch.mm(hidden, self.rows.t(), out=product)
+        return product.float()  # fp32: the same memory
+
+
+@dataclass(frozen=True)
+class _Softmax:
+    """What a chunk's logits became.
+
+    Shapes: exponentials [c, v], of logits less each token's highest; sums, log_sums and losses [c]; tokens and targets:
+    the places among them of the labels that this rank holds.
+    """
+
+    exponentials: Tensor
+    sums: Tensor
+    log_sums: Tensor
+    losses: Tensor
+    tokens: Tensor
+    targets: Tensor
+
+    @classmethod
+    def of(cls, logits: Tensor, labels: Tensor, shard: VocabularyShard) -> Self:
+        """Work on ``logits`` in place."""
+        local = labels - shard.start
+        tokens = torch.nonzero((local >= 0) & (local < shard.num_valid)).squeeze(1)
+        targets = local[tokens]
+        if logits.shape[1]:
+            highest = logits.amax(dim=1)
+        else:  # a rank with nothing but padding
+            highest = torch.full((logits.shape[0],), -torch.inf, dtype=torch.float32, device=logits.device)
+        if shard.group is not None:
+            dist.all_reduce(highest, op=dist.ReduceOp.MAX, group=shard.group)
+        logits -= highest.unsqueeze(1)
+        sums = torch.zeros(2, logits.shape[0], dtype=torch.float32, device=logits.device)
+        sums[1, tokens] = logits[tokens, targets]
+        exponentials = logits.exp_()
+        sums[0] = exponentials.sum(dim=1)
+        if shard.group is not None:
+            dist.all_reduce(sums, group=shard.group)
+        log_sums = sums[0].log()
+        return cls(exponentials, sums[0], log_sums + highest, log_sums - sums[1], tokens, targets)
+
+    def gradient(self, z_loss: float) -> tuple[Tensor, Tensor]:
+        """Return [c, v] and [c]: the gradient of the sum of losses by the logits, and what its rows are multiplied by.
+
+        It is softmax minus one-hot, and z-loss's, worked out in place.
+        """
+        gradient = self.exponentials
+        if z_loss == 0.0:
+            gradient[self.tokens, self.targets] -= self.sums[self.tokens]
+            return gradient, 1.0 / self.sums
+        scale = (1.0 + 2.0 * z_loss * self.log_sums) / self.sums
+        gradient *= scale.unsqueeze(1)
+        gradient[self.tokens, self.targets] -= 1.0
+        return gradient, torch.ones_like(scale)

@@ -29,7 +29,7 @@ from gptdist.data.attempts import START, start_facts
 from gptdist.data.plan import DataPlan, check_epochs
 from gptdist.data.rules import SampleRules
 from gptdist.data.sources import TrainingData, check_tokenizer, validation_sources
-from gptdist.device.device import Device, choose_device, peak_flops
+from gptdist.device.device import Device, choose_device, keep_freed_memory, peak_flops
 from gptdist.errors import CheckpointError, ConfigError, GptDistError, TrainingError
 from gptdist.mesh.groups import Mesh, ModelParallelUnit, broadcast_text, make_mesh, max_over_ranks
 from gptdist.mesh.layout import Layout
@@ -54,6 +54,8 @@ logger = logging.getLogger(__name__)
 def join(config: RunConfig, local_rank: int) -> tuple[Mesh, Device]:
     """Meet the other ranks. Collective: every rank calls it, with the environment that torchrun sets."""
     device = choose_device(config.training.device, config.training.precision, local_rank)
+    if device.kind == "cpu":
+        keep_freed_memory()
     problems = precision_problems("bf16" if device.dtype == torch.bfloat16 else "", config.parallel.zero_stage)
     problems += budget_problems(config.memory, config.model, config.parallel, _share(config, device))
     if problems:

@@ -232,7 +232,8 @@ def clip_gradients(model: nn.Module, max_norm: float, mesh: Mesh) -> float:
     for parameter, grad in gradients:
         if mesh.place.tp_rank == 0 or getattr(parameter, "tensor_model_parallel", False):
             summed = experts_squares if group_settings(parameter) else squares
-            summed += grad.double().square().sum().cpu()
+            # Rows first: in one go, fp32 loses digits, and fp64 takes 40 times as long.
+            summed += torch.linalg.vector_norm(grad, dim=-1).double().square().sum().cpu()
     if mesh.layout.expert_parallel_size > 1:
         total = experts_squares.to(gradients[0][1].device)
         dist.all_reduce(total, group=mesh.expert_group)
