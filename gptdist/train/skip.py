@@ -2,10 +2,12 @@
 
 import logging
 import math
+from collections.abc import Sequence
 
 from gptdist.telemetry.ledger import Ledger
 from gptdist.train.guards import Refusal, Verdict
 from gptdist.train.run import Run, StepResult
+from gptdist.train.sample_losses import sample_losses
 from gptdist.train.spike_dump import dump_batch
 
 logger = logging.getLogger(__name__)
@@ -32,10 +34,14 @@ def guarded_update(run: Run, loss: float) -> Verdict:
 
 
 def record_skip(run: Run, result: StepResult) -> None:
-    """Tell of the last step if it was skipped, and dump its batch; rank 0 writes."""
-    if result.refusal is not None and run.ledger is not None:
-        first, last = run.state.consumed_samples - result.samples, run.state.consumed_samples - 1
-        _tell(run, run.ledger, result.refusal, first, last)
+    """Tell of the last step if it was skipped, and dump its batch; rank 0 writes. Collective: every rank calls it."""
+    if result.refusal is None:
+        return
+    first = run.state.consumed_samples - result.samples
+    with run.clock.part("evaluation"):
+        losses = sample_losses(run, first, result.samples)
+    if run.ledger is not None:
+        _tell(run, run.ledger, result.refusal, first, losses)
 
 
 def where(run: Run, result: StepResult) -> str:
@@ -48,8 +54,8 @@ def where(run: Run, result: StepResult) -> str:
     )
 
 
-def _tell(run: Run, ledger: Ledger, refusal: Refusal, first: int, last: int) -> None:
-    state = run.state
+def _tell(run: Run, ledger: Ledger, refusal: Refusal, first: int, losses: Sequence[float | None]) -> None:
+    state, last = run.state, first + len(losses) - 1
     logger.warning(
         "step %d | skipped: %s, on samples %d to %d; %d of the last %d steps are skipped, %d may be",
         state.step,
@@ -60,7 +66,7 @@ def _tell(run: Run, ledger: Ledger, refusal: Refusal, first: int, last: int) -> 
         run.config.guards.window_steps,
         run.config.guards.max_skips,
     )
-    path = dump_batch(run, range(first, last + 1), attempt=ledger.attempt)
+    path = dump_batch(run, range(first, last + 1), losses, attempt=ledger.attempt)
     ledger.write(
         SKIP,
         step=state.step,

@@ -1,6 +1,7 @@
 """The batch of a skipped step as text, with the documents that its samples are made of, for people to look at."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,22 +16,32 @@ from gptdist.train.run import Run
 SPIKES_FOLDER = "spikes"
 
 
-def dump_batch(run: Run, samples: Sequence[int], *, attempt: int) -> Path:
+def dump_batch(run: Run, samples: Sequence[int], losses: Sequence[float | None], *, attempt: int) -> Path:
     """Write a line of JSON for each of the last step's ``samples``, and return the file; rank 0 calls it.
 
-    Provenance that cannot be read costs the file the documents, not the run its life.
+    Lines are in the order of ``losses``, the highest first, so that the sample to blame is at the top. Provenance that
+    cannot be read costs the file the documents, not the run its life.
     """
     folder = run.config.folder / SPIKES_FOLDER
     folder.mkdir(exist_ok=True)
     tokenizer = load_tokenizer(run.config.data.tokenizer)
     lines = []
-    for sample, origin in zip(samples, _origins(run, samples), strict=True):
+    found = zip(losses, samples, _origins(run, samples), strict=True)
+    for loss, sample, origin in sorted(found, key=lambda one: _rank(one[0]), reverse=True):
         (row,) = run.data.rows(sample, 1)
-        record = {**origin, "text": tokenizer.decode(row.tolist())}
+        is_number = loss is None or math.isfinite(loss)
+        record = {"loss": loss if is_number else str(loss), **origin, "text": tokenizer.decode(row.tolist())}
         lines.append(json.dumps(record, ensure_ascii=False).encode("utf-8", errors="backslashreplace"))
     path = folder / f"step_{run.state.step:08d}_attempt_{attempt}.jsonl"
     write_whole(path, b"\n".join(lines) + b"\n")
     return path
+
+
+def _rank(loss: float | None) -> tuple[bool, float]:
+    """Return what samples are sorted by: what is no number is above all numbers, and what has no loss below."""
+    if loss is None:
+        return False, -math.inf
+    return (False, loss) if math.isfinite(loss) else (True, 0.0)
 
 
 def _origins(run: Run, samples: Sequence[int]) -> list[dict[str, Any]]:

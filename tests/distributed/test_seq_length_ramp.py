@@ -19,6 +19,7 @@ LAYOUTS = [
     TestedLayout(2, 3, 1),
     TestedLayout(2, 1, 2, sequence_parallel=True),
     TestedLayout(2, 2, 1, context_parallel_size=2),
+    TestedLayout(2, 1, 1, pipeline_parallel_size=2),
 ]
 
 

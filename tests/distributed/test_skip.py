@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 
 from gptdist.config.run import RunConfig
-from tests.support.datasets import run_tree
+from tests.support.datasets import GPT2, run_tree
 from tests.support.jobs import open_run
 from tests.support.layouts import TestedLayout
 from tests.support.ranks import run_ranks
 
 END = 7
 GUARDS = {"window_steps": 8, "min_steps": 3}
+DROPOUT = GPT2 | {"hidden_dropout": 0.1, "attention_dropout": 0.1}
+"""The forward passes of a dump must not change what later steps draw."""
 
 
 def bits(run: Any) -> str:
@@ -80,13 +82,14 @@ LAYOUTS = [
     (TestedLayout(2, 2, 1), "bf16"),
     (TestedLayout(2, 3, 1), "bf16"),
     (TestedLayout(2, 1, 2), "fp32"),
+    (TestedLayout(2, 1, 1, pipeline_parallel_size=2), "fp32"),
     (TestedLayout(4, 3, 2), "fp32"),
 ]
 
 
 @pytest.mark.parametrize(("layout", "precision"), LAYOUTS, ids=str)
 def test_a_skipped_step_leaves_no_trace(layout: TestedLayout, precision: str, tmp_path: Path) -> None:
-    tree = run_tree(tmp_path, training={"precision": precision}, guards=GUARDS, **layout.sections())
+    tree = run_tree(tmp_path, model=DROPOUT, training={"precision": precision}, guards=GUARDS, **layout.sections())
     for found in run_ranks(layout.world_size, skipped_and_never_met, tree, {4: 1e4, 5: float("nan")}):
         (spike, is_unchanged), (not_finite, is_still_unchanged) = found["refused"]
         assert spike.startswith("4: gradient norm ")
