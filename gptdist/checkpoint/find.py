@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from gptdist.checkpoint.manifest import MANIFEST_NAME
+from gptdist.checkpoint.manifest import MANIFEST_NAME, Manifest, read_manifest
 from gptdist.checkpoint.verify import verify
 from gptdist.errors import CheckpointError
 
@@ -68,3 +68,15 @@ def resolve_checkpoint(path: Path) -> Path:
         if newest is not None:
             return newest
     raise CheckpointError(f"{path}: holds no checkpoint; name a run folder or one of its checkpoints/step_… folders")
+
+
+def named_checkpoint(path: Path) -> tuple[Path, Manifest]:
+    """Return the step folder that a user means, and its manifest, which alone is read: files may be damaged.
+
+    Raises:
+        CheckpointError: there is no checkpoint there, or the manifest is damaged.
+    """
+    folder = next(iter(step_folders(path / "checkpoints") or step_folders(path)), path)
+    if folder == path and not (path / MANIFEST_NAME).is_file():
+        raise CheckpointError(f"{path}: holds no checkpoint; name a run folder or a checkpoints/step_… folder")
+    return folder, read_manifest(folder)

@@ -39,8 +39,13 @@ def check_continues(manifest: Manifest, identity: RunIdentity, where: str) -> No
     """Refuse to continue on another model, tokenizer or data.
 
     Raises:
-        CheckpointError: names the first difference.
+        CheckpointError: names the first difference, or says that there are weights alone.
     """
+    if manifest.origin is not None:
+        raise CheckpointError(
+            f"{where}: holds weights alone ({manifest.origin.kind}), no moments to go on with; "
+            f"begin a run with it: training.init_from, in another run_dir"
+        )
     for change in changes(manifest.config.get("model", {}), identity.config["model"], "model."):
         if not change.startswith(tuple(f"model.{key}:" for key in FREE_MODEL_KEYS)):
             raise CheckpointError(f"{where}: {change}; a run keeps its model, set another run_dir for a new one")

@@ -24,9 +24,32 @@ def load_run(reader: CheckpointReader, fragments: OptimizerFragments, mesh: Mesh
     Raises:
         CheckpointError: a tensor is missing, left over, or of another shape, or lacks moments of this very optimizer.
     """
+    _check_names_of_all(reader, fragments, mesh)
+    keeps_moments = _keeps_moments(reader, fragments)
+    _fill(reader, fragments, keeps_moments=keeps_moments)
+    fragments.set_optimizer_step(reader.manifest.progress.optimizer_step if keeps_moments else 0)
+    fragments.set_loss_scale(reader.manifest.progress.loss_scale)
+    fragments.weights_follow()
+
+
+def load_initial_weights(reader: CheckpointReader, fragments: OptimizerFragments, mesh: Mesh) -> None:
+    """Begin a run with a checkpoint's weights, moments at zero. Collective: every rank calls it.
+
+    Raises:
+        CheckpointError: a tensor is missing, left over, or of another shape.
+    """
+    _check_names_of_all(reader, fragments, mesh)
+    _fill(reader, fragments, keeps_moments=False)
+    fragments.set_optimizer_step(0)
+    fragments.weights_follow()
+
+
+def _check_names_of_all(reader: CheckpointReader, fragments: OptimizerFragments, mesh: Mesh) -> None:
     names = "\n".join(local.logical.name for local in fragments.locals)
     check_names(reader, set("\n".join(gather_texts(names, mesh.pipeline_group)).split("\n")))
-    keeps_moments = _keeps_moments(reader, fragments)
+
+
+def _fill(reader: CheckpointReader, fragments: OptimizerFragments, *, keeps_moments: bool) -> None:
     for fragment in fragments.all():
         check_shape(reader, fragment.local)
         for state, values in fragment.states.items():
@@ -34,9 +57,6 @@ def load_run(reader: CheckpointReader, fragments: OptimizerFragments, mesh: Mesh
                 values.copy_(read_range(reader, fragment, state))
             else:
                 values.zero_()
-    fragments.set_optimizer_step(reader.manifest.progress.optimizer_step if keeps_moments else 0)
-    fragments.set_loss_scale(reader.manifest.progress.loss_scale)
-    fragments.weights_follow()
 
 
 def _keeps_moments(reader: CheckpointReader, fragments: OptimizerFragments) -> bool:

@@ -72,6 +72,29 @@ class FileEntry(Section):
     sha256: str
 
 
+class SourceRecord(Section):
+    """Where weights were taken from."""
+
+    path: str
+    """As the user named it."""
+
+    files: tuple[FileEntry, ...]
+    """What identifies it: a checkpoint's manifest, which holds the hashes of the rest, or every file that was read."""
+
+    step: int | None = None
+    """Optimizer steps that it had done, where it says so."""
+
+    share: float = 1.0
+    """What its weights are multiplied by; the shares of an average add up to 1."""
+
+
+class Origin(Section):
+    """What a checkpoint was made of that no run saved. It holds weights alone: no moments."""
+
+    kind: Literal["average", "huggingface", "deepspeed"]
+    sources: tuple[SourceRecord, ...]
+
+
 class RankRecord(Section):
     """What one rank wrote; merged into the manifest."""
 
@@ -159,6 +182,9 @@ class Progress(Section):
 
     guards: GuardRecord = GuardRecord()
 
+    initial_weights: SourceRecord | None = None
+    """The checkpoint that the run's first weights are of; none: they were drawn from the seed."""
+
 
 class Manifest(Section):
     """Everything about one checkpoint but the numbers themselves."""
@@ -177,6 +203,8 @@ class Manifest(Section):
     tensors: tuple[TensorEntry, ...]
     fragments: tuple[FragmentEntry, ...]
     files: tuple[FileEntry, ...]
+    origin: Origin | None = None
+    """None of what a run saved."""
 
     @property
     def step(self) -> int:

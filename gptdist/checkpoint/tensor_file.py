@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,13 +21,25 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> FileEntry:
 
     One tensor at a time is copied to host memory.
     """
-    header: dict[str, Any] = {}
-    offset = 0
     for key, tensor in tensors.items():
         assert tensor.dim() == 1, f"{key}: {tuple(tensor.shape)}"
         assert tensor.dtype in (torch.float32, torch.bfloat16), f"{key}: {tensor.dtype} would change in fp32"
-        end = offset + 4 * tensor.numel()
-        header[key] = {"dtype": "F32", "shape": [tensor.numel()], "data_offsets": [offset, end]}
+    return write_stream(path, {key: tensor.numel() for key, tensor in tensors.items()}, tensors.values())
+
+
+def write_stream(path: Path, sizes: Mapping[str, int], tensors: Iterable[Tensor]) -> FileEntry:
+    """Write tensors that come one after the other, as ``write_tensors`` does.
+
+    Args:
+        path: the file.
+        sizes: number of values of each tensor, in the order in which they come.
+        tensors: read once, each let go before the next.
+    """
+    header: dict[str, Any] = {}
+    offset = 0
+    for key, numel in sizes.items():
+        end = offset + 4 * numel
+        header[key] = {"dtype": "F32", "shape": [numel], "data_offsets": [offset, end]}
         offset = end
     encoded = json.dumps(header).encode()
     encoded += b" " * (-len(encoded) % 8)
@@ -36,13 +48,14 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> FileEntry:
         for part in (len(encoded).to_bytes(8, "little"), encoded):
             file.write(part)
             digest.update(part)
-        for tensor in tensors.values():
+        for tensor in tensors:
             values = tensor.detach().to("cpu", torch.float32).contiguous().numpy().view("uint8").data
             file.write(values)
             digest.update(values)
         file.flush()
         os.fsync(file.fileno())
         size = file.tell()
+    assert size == 8 + len(encoded) + offset, f"{path}: {size} bytes where the header says {8 + len(encoded) + offset}"
     return FileEntry(name=path.name, num_bytes=size, sha256=digest.hexdigest())
 
 

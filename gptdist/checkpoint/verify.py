@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from gptdist.checkpoint.manifest import FileEntry, Manifest, read_manifest
+from gptdist.checkpoint.manifest import MANIFEST_NAME, FileEntry, Manifest, SourceRecord, read_manifest
 from gptdist.errors import CheckpointError
 
 
@@ -28,6 +28,21 @@ def missing_values(folder: Path, manifest: Manifest) -> list[str]:
         for name, count in held.items()
         if count != sizes.get(name, 0)
     ]
+
+
+def describe_file(path: Path) -> FileEntry:
+    """Return a file's name, size and hash; reads all of it."""
+    with path.open("rb") as file:
+        return FileEntry(
+            name=path.name, num_bytes=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest()
+        )
+
+
+def source_record(folder: Path, manifest: Manifest, *, share: float = 1.0) -> SourceRecord:
+    """Return what is noted of a checkpoint whose weights go into something."""
+    return SourceRecord(
+        path=str(folder), step=manifest.step, share=share, files=(describe_file(folder / MANIFEST_NAME),)
+    )
 
 
 def _file_problem(folder: Path, entry: FileEntry) -> str | None:

@@ -1,4 +1,4 @@
-"""``gptdist checkpoint list|verify``."""
+"""``gptdist checkpoint list|show|verify|average``."""
 
 import argparse
 from pathlib import Path
@@ -9,9 +9,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="checkpoints of a run, newest first")
     verifying = actions.add_parser("verify", help="read every file and compare its hash; exit status 2 on damage")
-    for action, run in ((listing, _list), (verifying, _verify)):
+    showing = actions.add_parser("show", help="what one checkpoint holds: progress, layout, tensors")
+    for action, run in ((listing, _list), (verifying, _verify), (showing, _show)):
         action.add_argument("path", type=Path, help="run folder, checkpoints folder or step folder")
         action.set_defaults(run=run)
+    showing.add_argument("--against", type=Path, metavar="OTHER", help="another one: what differs, was → now")
+    showing.add_argument("--all", action="store_true", help="one line for each tensor, not one for all layers")
+    averaging = actions.add_parser("average", help="the mean of several checkpoints' weights, as a checkpoint")
+    averaging.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="run folder or step folder")
+    averaging.add_argument("--last", type=int, metavar="N", help="take the N newest of the one run named")
+    averaging.add_argument("--weights", type=float, nargs="+", metavar="W", help="how much each counts (default: 1)")
+    averaging.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")
+    averaging.set_defaults(run=_average)
 
 
 def _folders(path: Path) -> list[Path]:
@@ -54,3 +63,39 @@ def _verify(arguments: argparse.Namespace) -> int:
     if damage:
         raise CheckpointError("; ".join(damage))
     return 0
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    from gptdist.checkpoint.find import named_checkpoint
+    from gptdist.checkpoint.show import difference_lines, summary_lines, tensor_lines
+
+    folder, manifest = named_checkpoint(arguments.path)
+    for line in summary_lines(folder, manifest):
+        print(line)
+    print()
+    if arguments.against is not None:
+        other, before = named_checkpoint(arguments.against)
+        print(f"{other}, step {before.step:,} → step {manifest.step:,}")
+        for line in difference_lines(manifest, before):
+            print(f"  {line}")
+        print()
+    for line in tensor_lines(manifest.tensors, every=arguments.all):
+        print(line)
+
+
+def _average(arguments: argparse.Namespace) -> None:
+    from gptdist.errors import ConfigError
+
+    paths, last = arguments.paths, arguments.last
+    if last is not None and (len(paths) != 1 or last < 2):
+        raise ConfigError([f"--last: takes at least 2 of one run, got --last {last} of {len(paths)} paths; mend it"])
+    from gptdist.checkpoint.average import average, newest_folders
+
+    manifest = average(
+        paths if last is None else newest_folders(paths[0], last), arguments.output, shares=arguments.weights
+    )
+    assert manifest.origin is not None, "an average says what it was made of"
+    for source in manifest.origin.sources:
+        print(f"{source.share:.6f} x {source.path}, step {source.step:,}")
+    size = sum(entry.num_bytes for entry in manifest.files)
+    print(f"written  {arguments.output}: {len(manifest.tensors)} tensors, {size:,} bytes, weights alone")

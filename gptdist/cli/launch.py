@@ -17,7 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _local(arguments: argparse.Namespace) -> int:
     import os
 
+    from gptdist.checkpoint.find import named_checkpoint
     from gptdist.checkpoint.identity import RunIdentity, check_folder_continues
+    from gptdist.checkpoint.initial import check_begins
     from gptdist.config.load import load_config
     from gptdist.config.run import RunConfig
     from gptdist.data.plan import check_epochs
@@ -36,7 +38,11 @@ def _local(arguments: argparse.Namespace) -> int:
     if missing:
         raise ConfigError(missing)
     tokenizer, data = check_data(config)
-    progress = check_folder_continues(config.checkpoints_folder, RunIdentity.of(config, tokenizer, data))
+    identity = RunIdentity.of(config, tokenizer, data)
+    progress = check_folder_continues(config.checkpoints_folder, identity)
+    if progress is None and config.training.init_from is not None:
+        folder, manifest = named_checkpoint(config.training.init_from)
+        check_begins(manifest, identity, folder)
     done = (progress.step, progress.consumed_samples) if progress else (0, 0)
     check_epochs(config, data.order, step=done[0], consumed_samples=done[1])
     for problem in export_problems(config.model):

@@ -13,7 +13,7 @@ COMMANDS = {
     "data": "verify token shards, show what a sample is made of",
     "config": "check a run config and show it resolved",
     "launch": "start training, here or on a cluster",
-    "checkpoint": "list and verify checkpoints",
+    "checkpoint": "list, show, verify and average checkpoints",
     "evaluate": "validation loss and bits per byte of a checkpoint",
     "generate": "continue a prompt",
     "export": "write a checkpoint as a folder other tools load",

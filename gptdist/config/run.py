@@ -49,6 +49,10 @@ class TrainingConfig(Section):
     train_steps: int
     """Optimizer steps of the whole run."""
 
+    init_from: Path | None = None
+    """A checkpoint (run or step folder, such as an imported or averaged one) whose weights the run begins with, at step
+    0 and without moments; relative to the working folder. Only a run without checkpoints looks at it."""
+
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """``auto`` takes CUDA where there is one."""
 

@@ -111,18 +111,27 @@ def local_parameters(
         name = _whole_models_name(local_name, getattr(model, "first_layer", 0))
         shape = logical_shape_of(parameter)
         split = split_dim(name)
-        dim = split or 0
-        parts = 2 if config.is_gated and ".mlp.linear_fc1." in name else 1
-        outer = parts if dim == 0 else math.prod(shape[:dim])
+        dim, parts = split or 0, _parts(name, config)
         local_length = shape[dim] // parts
         index, slices = (0, 1) if split is None else (tp_rank, tensor_parallel_size)
         if is_expert(name):
             index, slices = index * expert_part[1] + expert_part[0], slices * expert_part[1]
-        padded = local_length * slices
-        length = config.vocab_size if name in VOCABULARY_TENSORS else padded
-        whole = (*shape[:dim], parts * length, *shape[dim + 1 :])
-        logical = LogicalTensor(name, whole, outer, length, math.prod(shape[dim + 1 :]), split is not None)
+        length = config.vocab_size if name in VOCABULARY_TENSORS else local_length * slices
+        logical = logical_tensor(name, (*shape[:dim], parts * length, *shape[dim + 1 :]), config)
         yield LocalParameter(parameter, logical, local_length * index, local_length, slices)
+
+
+def logical_tensor(name: str, shape: tuple[int, ...], config: ModelConfig) -> LogicalTensor:
+    """Return the logical tensor ``name`` of the whole model, whose shape without padding is ``shape``."""
+    split, parts = split_dim(name), _parts(name, config)
+    dim = split or 0
+    outer = parts if dim == 0 else math.prod(shape[:dim])
+    return LogicalTensor(name, shape, outer, shape[dim] // parts, math.prod(shape[dim + 1 :]), split is not None)
+
+
+def _parts(name: str, config: ModelConfig) -> int:
+    """Return how many matrices stand one above the other in a parameter, each of which is cut."""
+    return 2 if config.is_gated and ".mlp.linear_fc1." in name else 1
 
 
 def is_expert(name: str) -> bool:

@@ -42,6 +42,7 @@ from gptdist.telemetry.ledger import Ledger
 from gptdist.telemetry.metrics import Metrics
 from gptdist.telemetry.wandb_run import WandbRun
 from gptdist.train.engine import Engine, deepspeed_config
+from gptdist.train.initial_weights import InitialWeights
 from gptdist.train.muon import Muon
 from gptdist.train.randomness import forbid_nondeterminism, seed_layers, seed_micro_batch
 from gptdist.train.run import Run, TrainState
@@ -192,19 +193,34 @@ def _partitioned_construction(config: RunConfig, mesh: Mesh, device: Device) -> 
 def restore(config: RunConfig, fragments: OptimizerFragments, identity: RunIdentity, mesh: Mesh) -> TrainState:
     """Put the newest whole checkpoint in, if there is one, and return where the run stands.
 
-    Collective: every rank calls it.
+    A run without one begins with the weights that ``training.init_from`` names. Collective: every rank calls it.
 
     Raises:
         CheckpointError: the checkpoint cannot be continued, on every rank.
     """
     manifest = load_agreed(partial(_choose, config, identity), fragments, mesh)
-    return TrainState() if manifest is None else TrainState.of(manifest.progress)
+    if manifest is not None:
+        return TrainState.of(manifest.progress)
+    initial = InitialWeights(config, identity)
+    load_agreed(initial.choose, fragments, mesh, initial.load)
+    return TrainState(initial_weights=initial.source)
 
 
-def load_agreed(choose: Callable[[], str | None], fragments: OptimizerFragments, mesh: Mesh) -> Manifest | None:
+def load_agreed(
+    choose: Callable[[], str | None],
+    fragments: OptimizerFragments,
+    mesh: Mesh,
+    load: Callable[[CheckpointReader, OptimizerFragments, Mesh], None] = load_run,
+) -> Manifest | None:
     """Put the checkpoint in that ``choose`` names on rank 0, and return its manifest; none if it names none.
 
     Collective: every rank calls it.
+
+    Args:
+        choose: returns a step folder.
+        fragments: where to.
+        mesh: the ranks.
+        load: what is taken of it; default: all.
 
     Raises:
         CheckpointError: ``choose`` or the loading failed, on every rank.
@@ -223,19 +239,21 @@ def load_agreed(choose: Callable[[], str | None], fragments: OptimizerFragments,
         return None
     reader = CheckpointReader(Path(chosen))
     try:
-        load_run(reader, fragments, mesh)
+        load(reader, fragments, mesh)
     except CheckpointError as error:
         problem = str(error)
     if max_over_ranks(len(problem)):
         raise CheckpointError(problem or f"{chosen}: another rank could not read it, see its message")
     progress = reader.manifest.progress
-    if mesh.is_lead:
+    if mesh.is_lead and load is load_run:
         logger.info("resumed %s (step %d, %d samples)", chosen, progress.step, progress.consumed_samples)
     return reader.manifest
 
 
 def record_start(ledger: Ledger, identity: RunIdentity, mesh: Mesh, state: TrainState, plan: DataPlan) -> None:
-    """Note what ``gptdist data trace`` needs to find the samples of a step again."""
+    """Note what ``gptdist data trace`` needs to find samples again, and whose weights the run begins with."""
+    if state.initial_weights is not None and state.step == 0:
+        ledger.write("initial_weights", **state.initial_weights.tree())
     facts = start_facts(
         identity.config,
         identity.data_fingerprints,

@@ -207,6 +207,7 @@ def save(run: Run) -> None:
             validation_loss=state.validation_loss,
             lowest=state.lowest,
             guards=state.guards.record(),
+            initial_weights=state.initial_weights,
         ),
         run.identity,
         run.mesh,

@@ -10,7 +10,7 @@ import numpy as np
 
 from gptdist.checkpoint.fragments import OptimizerFragments
 from gptdist.checkpoint.identity import RunIdentity
-from gptdist.checkpoint.manifest import LowestLoss, Progress
+from gptdist.checkpoint.manifest import LowestLoss, Progress, SourceRecord
 from gptdist.config.run import RunConfig
 from gptdist.data.rules import SampleRules
 from gptdist.data.sources import TrainingData, ValidationSource
@@ -71,6 +71,7 @@ class TrainState:
     validation_loss: float | None = None
     lowest: LowestLoss | None = None
     guards: GuardState = field(default_factory=GuardState)
+    initial_weights: SourceRecord | None = None
     since: Stopwatch = field(default_factory=Stopwatch)
 
     @classmethod
@@ -83,6 +84,7 @@ class TrainState:
             validation_loss=progress.validation_loss,
             lowest=progress.lowest,
             guards=GuardState.of(progress.guards),
+            initial_weights=progress.initial_weights,
         )
 
     def advance(self, result: StepResult) -> None:

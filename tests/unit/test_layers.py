@@ -100,6 +100,8 @@ def test_sizes_stay_readable() -> None:
         "data_prep.executors.choose",
         "data_prep.pipeline",
         "gptdist.checkpoint.find",
+        "gptdist.checkpoint.initial",
+        "gptdist.checkpoint.show",
         "gptdist.config.load",
         "gptdist.config.run",
         "gptdist.data.attempts",
