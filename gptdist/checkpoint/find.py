@@ -15,6 +15,11 @@ def step_folder_name(step: int) -> str:
     return f"step_{step:08d}"
 
 
+def step_of(folder: Path) -> int:
+    """Return the step whose checkpoint a step folder holds."""
+    return int(folder.name.removeprefix("step_"))
+
+
 def step_folders(checkpoints: Path) -> list[Path]:
     """Return all step folders, newest first; half-written ones have other names and are not among them."""
     if not checkpoints.is_dir():
@@ -34,11 +39,7 @@ def newest_whole(checkpoints: Path, before_step: int | None = None) -> tuple[Pat
         CheckpointError: there are checkpoints, and none is whole. To begin from step 0 there would lose a run.
     """
     passed_over: list[str] = []
-    folders = [
-        folder
-        for folder in step_folders(checkpoints)
-        if before_step is None or int(folder.name.removeprefix("step_")) < before_step
-    ]
+    folders = [folder for folder in step_folders(checkpoints) if before_step is None or step_of(folder) < before_step]
     for folder in folders:
         problems = verify(folder)
         if not problems:

@@ -177,6 +177,9 @@ class Progress(Section):
     validation_loss: float | None = None
     """Newest validation loss, nats a token."""
 
+    validation_step: int | None = None
+    """The step it was measured after."""
+
     lowest: LowestLoss | None = None
     """Of the evaluations so far."""
 

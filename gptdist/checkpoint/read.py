@@ -6,21 +6,23 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gptdist.checkpoint.hold import hold
 from gptdist.checkpoint.manifest import WEIGHT, FragmentEntry, TensorEntry, read_manifest
 from gptdist.checkpoint.tensor_file import TensorFile
 from gptdist.errors import CheckpointError
 
 
 class CheckpointReader:
-    """The tensors of one step folder, by logical name."""
+    """The tensors of one step folder, by logical name; no rule deletes the folder while this exists."""
 
     def __init__(self, folder: Path) -> None:
         """Open the checkpoint in ``folder``; hashes are not checked here (see ``verify``).
 
         Raises:
-            CheckpointError: the manifest is missing or damaged.
+            CheckpointError: the manifest is missing or damaged, or the checkpoint is being deleted.
         """
         self.folder = folder
+        self._held = hold(folder)
         self.manifest = read_manifest(folder)
         self._tensors = {entry.name: entry for entry in self.manifest.tensors}
         self._fragments: dict[tuple[str, int], list[FragmentEntry]] = defaultdict(list)

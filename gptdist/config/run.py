@@ -9,6 +9,7 @@ from pydantic import Field
 
 from gptdist.config.activations import RankShare
 from gptdist.config.batch import BatchConfig, BatchSizes
+from gptdist.config.checkpoints import CheckpointsConfig
 from gptdist.config.data import DataConfig
 from gptdist.config.data_stages import stage_problems
 from gptdist.config.guards import GuardsConfig
@@ -157,6 +158,7 @@ class RunConfig(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     memory: MemoryConfig = MemoryConfig()
     guards: GuardsConfig = GuardsConfig()
+    checkpoints: CheckpointsConfig = CheckpointsConfig()
     intervals: IntervalsConfig = IntervalsConfig()
     generation: GenerationConfig | None = None
     launch: LaunchConfig = LaunchConfig()
@@ -261,6 +263,11 @@ class RunConfig(Section):
         names = [source.name for source in self.data.sources]
         bad += stage_problems(self.data.stages, names, self.model.seq_length)
         bad += self.guards.problems()
+        bad += self.checkpoints.problems(
+            save_steps=self.intervals.save_steps,
+            eval_steps=self.intervals.eval_steps,
+            train_steps=self.training.train_steps,
+        )
         bad += [
             f"deepspeed.{key}: follows from {ours}; set that instead"
             for key, ours in OWNED_BY_US.items()

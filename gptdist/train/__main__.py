@@ -47,7 +47,8 @@ def _run(config: RunConfig, rank: int) -> None:
     lock = lock_folder(config.folder) if rank == 0 else None
     mesh, device = join(config, int(os.environ.get("LOCAL_RANK", "0")))
     run = build(config, mesh, device, stop_signal)
-    with run.metrics or contextlib.nullcontext(), run.clock.watching_collectives():
+    nothing = contextlib.nullcontext()
+    with run.metrics or nothing, run.keeper or nothing, run.clock.watching_collectives():
         is_done = train(run)
     if run.ledger is not None:
         run.ledger.write("done" if is_done else "stopped", step=run.state.step)

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from ruamel.yaml import YAML
 from torch import nn
 
+from gptdist.checkpoint.after_commit import Keeper
 from gptdist.checkpoint.find import newest_whole
 from gptdist.checkpoint.fragments import OptimizerFragments
 from gptdist.checkpoint.identity import RunIdentity, changes, check_continues
@@ -82,7 +83,6 @@ def build(config: RunConfig, mesh: Mesh, device: Device, stop_signal: StopSignal
     identity = RunIdentity.of(config, tokenizer, data)
     model = build_model(config, mesh, device)
     engine = Engine(model, config, mesh, device.dtype)
-    layout = mesh.layout
     locals_ = _parameters_of_rank(engine.module, config, mesh)
     fragments = OptimizerFragments(engine.optimizer, locals_, config.optimizer)
     if isinstance(fragments.torch_optimizer, Muon):
@@ -100,16 +100,7 @@ def build(config: RunConfig, mesh: Mesh, device: Device, stop_signal: StopSignal
     if config.memory.recompute == "budget":
         for line in tell(config.memory, config.model, config.parallel, _share(config, device)):
             logger.info("%s", line)
-    logger.info(
-        "%s: %s parameters, %s, ZeRO %d, %s on %s; %s",
-        config.name,
-        f"{num_parameters(config.model):,}",
-        layout,
-        config.parallel.zero_stage,
-        str(device.dtype).removeprefix("torch."),
-        device.kind,
-        f"peak {peak[0] / 1e9:,.0f} GFLOP/s a rank ({peak[1]})" if peak else "peak FLOP/s unknown: no mfu",
-    )
+    _tell(config, mesh.layout, device, peak)
     return Run(
         config=config,
         mesh=mesh,
@@ -129,6 +120,20 @@ def build(config: RunConfig, mesh: Mesh, device: Device, stop_signal: StopSignal
         peak_flops=peak[0] if peak else None,
         metrics=_open_metrics(config, ledger, state),
         ledger=ledger,
+        keeper=None if ledger is None else Keeper(config.checkpoints_folder, config.checkpoints, ledger),
+    )
+
+
+def _tell(config: RunConfig, layout: Layout, device: Device, peak: tuple[float, str] | None) -> None:
+    logger.info(
+        "%s: %s parameters, %s, ZeRO %d, %s on %s; %s",
+        config.name,
+        f"{num_parameters(config.model):,}",
+        layout,
+        config.parallel.zero_stage,
+        str(device.dtype).removeprefix("torch."),
+        device.kind,
+        f"peak {peak[0] / 1e9:,.0f} GFLOP/s a rank ({peak[1]})" if peak else "peak FLOP/s unknown: no mfu",
     )
 
 

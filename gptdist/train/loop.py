@@ -185,7 +185,7 @@ def log_evaluation(run: Run) -> None:
         device=run.device.torch_device,
     )
     leading = run.config.data.validation_set
-    run.state.validation_loss = found.leading(leading)[0]
+    run.state.validation_loss, run.state.validation_step = found.leading(leading)[0], run.state.step
     if run.metrics is not None:
         run.metrics.log("validation", run.state.step, found.numbers(leading))
 
@@ -205,6 +205,7 @@ def save(run: Run) -> None:
             loss_scale=run.fragments.loss_scale(),
             loss=state.loss,
             validation_loss=state.validation_loss,
+            validation_step=state.validation_step,
             lowest=state.lowest,
             guards=state.guards.record(),
             initial_weights=state.initial_weights,
@@ -213,6 +214,8 @@ def save(run: Run) -> None:
         run.mesh,
     )
     seconds = time.perf_counter() - begin
+    if run.keeper is not None:
+        run.keeper.after_commit(folder)
     if run.ledger is not None:
         run.ledger.write("checkpoint", step=state.step, seconds=seconds)
         logger.info("step %d | saved %s in %.2f s", state.step, folder, seconds)

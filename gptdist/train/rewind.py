@@ -1,9 +1,9 @@
 """Back to a checkpoint from before the trouble, in place, and on with the data behind it."""
 
-import shutil
 from functools import partial
 
-from gptdist.checkpoint.find import newest_whole, step_folders
+from gptdist.checkpoint.find import newest_whole, step_folders, step_of
+from gptdist.checkpoint.prune import delete_checkpoint
 from gptdist.data.plan import check_epochs
 from gptdist.errors import TrainingError
 from gptdist.train.build import load_agreed, record_start
@@ -36,6 +36,8 @@ def rewind_if_needed(run: Run, result: StepResult) -> bool:
         )
     first_skipped, left = state.guards.skipped_steps[0], state.step
     checkpoints = run.config.checkpoints_folder
+    if run.keeper is not None:
+        run.keeper.settle()
     manifest = load_agreed(partial(_newest_before, run, first_skipped), run.fragments, run.mesh)
     if manifest is None:
         raise TrainingError(
@@ -51,8 +53,8 @@ def rewind_if_needed(run: Run, result: StepResult) -> bool:
     if run.ledger is None or run.metrics is None:
         return True
     for folder in step_folders(checkpoints):
-        if int(folder.name.removeprefix("step_")) > state.step:
-            shutil.rmtree(folder)
+        if step_of(folder) > state.step:
+            delete_checkpoint(folder, even_if_read=True)
     run.ledger.write(
         REWIND,
         step=left,

@@ -8,6 +8,7 @@ from typing import Self
 
 import numpy as np
 
+from gptdist.checkpoint.after_commit import Keeper
 from gptdist.checkpoint.fragments import OptimizerFragments
 from gptdist.checkpoint.identity import RunIdentity
 from gptdist.checkpoint.manifest import LowestLoss, Progress, SourceRecord
@@ -69,6 +70,7 @@ class TrainState:
     consumed_samples: int = 0
     loss: float | None = None
     validation_loss: float | None = None
+    validation_step: int | None = None
     lowest: LowestLoss | None = None
     guards: GuardState = field(default_factory=GuardState)
     initial_weights: SourceRecord | None = None
@@ -82,6 +84,7 @@ class TrainState:
             consumed_samples=progress.consumed_samples,
             loss=progress.loss,
             validation_loss=progress.validation_loss,
+            validation_step=progress.validation_step,
             lowest=progress.lowest,
             guards=GuardState.of(progress.guards),
             initial_weights=progress.initial_weights,
@@ -127,6 +130,9 @@ class Run:
     """Rank 0 only."""
 
     ledger: Ledger | None
+    """Rank 0 only."""
+
+    keeper: Keeper | None
     """Rank 0 only."""
 
     @property

@@ -1,5 +1,6 @@
 """A run whose spike is in its data goes back before it, passes it over, and is the run that never saw it."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,8 @@ def with_planted_bytes(
     run.data.rows = planted  # type: ignore[method-assign]  # the same bytes in whatever dataset
     said = ""
     try:
-        train(run)
+        with run.keeper or contextlib.nullcontext():
+            train(run)
     except TrainingError as error:
         said = str(error)
     metrics = (run.config.folder / "metrics.jsonl").read_text().splitlines()

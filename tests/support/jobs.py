@@ -58,6 +58,7 @@ def train_run(tree: dict[str, Any]) -> tuple[bool, int]:
     from gptdist.train.loop import train
 
     run = open_run(tree)
-    with run.metrics or contextlib.nullcontext():
+    nothing = contextlib.nullcontext()
+    with run.metrics or nothing, run.keeper or nothing:
         is_done = train(run)
     return is_done, run.state.step
