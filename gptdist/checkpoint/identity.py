@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from gptdist.checkpoint.find import step_folders
-from gptdist.checkpoint.manifest import Manifest, Progress, read_manifest
+from gptdist.checkpoint.manifest import Manifest, read_manifest
 from gptdist.config.run import RunConfig
 from gptdist.data.sources import TrainingData
 from gptdist.errors import CheckpointError
@@ -63,8 +63,8 @@ def check_continues(manifest: Manifest, identity: RunIdentity, where: str) -> No
             )
 
 
-def check_folder_continues(checkpoints: Path, identity: RunIdentity) -> Progress | None:
-    """Check against the newest checkpoint whose manifest can be read, and return how far that one is.
+def check_folder_continues(checkpoints: Path, identity: RunIdentity) -> Manifest | None:
+    """Check against the newest checkpoint whose manifest can be read, and return that manifest.
 
     Files and hashes are the ranks' business.
 
@@ -78,7 +78,7 @@ def check_folder_continues(checkpoints: Path, identity: RunIdentity) -> Progress
     else:
         return None
     check_continues(manifest, identity, str(folder))
-    return manifest.progress
+    return manifest
 
 
 def changes(was: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:

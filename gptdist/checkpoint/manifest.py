@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator
 
+from gptdist.checkpoint.proof import ResumeProof
 from gptdist.config.section import Section
 from gptdist.durable import write_whole
 from gptdist.errors import CheckpointError, ConfigError
@@ -187,6 +188,9 @@ class Progress(Section):
 
     initial_weights: SourceRecord | None = None
     """The checkpoint that the run's first weights are of; none: they were drawn from the seed."""
+
+    proof: ResumeProof | None = None
+    """Of a checkpoint that a run saved: what a resume must find again."""
 
 
 class Manifest(Section):

@@ -20,6 +20,7 @@ def _local(arguments: argparse.Namespace) -> int:
     from gptdist.checkpoint.find import named_checkpoint
     from gptdist.checkpoint.identity import RunIdentity, check_folder_continues
     from gptdist.checkpoint.initial import check_begins
+    from gptdist.checkpoint.prove import check_same_samples
     from gptdist.config.load import load_config
     from gptdist.config.run import RunConfig
     from gptdist.data.plan import check_epochs
@@ -39,11 +40,13 @@ def _local(arguments: argparse.Namespace) -> int:
         raise ConfigError(missing)
     tokenizer, data = check_data(config)
     identity = RunIdentity.of(config, tokenizer, data)
-    progress = check_folder_continues(config.checkpoints_folder, identity)
-    if progress is None and config.training.init_from is not None:
+    newest = check_folder_continues(config.checkpoints_folder, identity)
+    if newest is not None:
+        check_same_samples(newest, identity.config, data, str(config.checkpoints_folder))
+    elif config.training.init_from is not None:
         folder, manifest = named_checkpoint(config.training.init_from)
         check_begins(manifest, identity, folder)
-    done = (progress.step, progress.consumed_samples) if progress else (0, 0)
+    done = (newest.step, newest.progress.consumed_samples) if newest else (0, 0)
     check_epochs(config, data.order, step=done[0], consumed_samples=done[1])
     for problem in export_problems(config.model):
         print(f"gptdist launch: warning: {problem}")

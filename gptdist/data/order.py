@@ -75,9 +75,13 @@ class SampleOrder:
     def address(self, sample: int) -> SampleAddress:
         """Return where sample ``sample`` is; samples count from 0."""
         source, number = self.mixture.locate(sample)
-        epoch, place = divmod(number, self.windows[source])
-        window = self._permutation(source, epoch)[place]
+        epoch, window = self.window(source, number)
         return SampleAddress(source=source, epoch=epoch, first_token=window * self._seq_length)
+
+    def window(self, source: int, number: int) -> tuple[int, int]:
+        """Return epoch and window of sample ``number`` of a source, both from 0."""
+        epoch, place = divmod(number, self.windows[source])
+        return epoch, self._permutation(source, epoch)[place]
 
     def most_samples(self, limits: Sequence[int | None]) -> int | None:
         """Return the longest run, in samples, that takes at most ``limits[k]`` of source k; none if nothing limits."""

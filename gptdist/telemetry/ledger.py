@@ -1,11 +1,17 @@
-"""The run's ledger: one line for each thing that happened to it, over all attempts."""
+"""The run's ledger: one line for each thing that happened to it, over all attempts.
 
+Each line ends with a digest of itself and of the digest before: what is edited, removed or put in is found.
+"""
+
+import hashlib
 import json
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 LEDGER_NAME = "ledger.jsonl"
+_DIGEST_KEY = b', "digest": "'
 
 
 class Ledger:
@@ -15,11 +21,42 @@ class Ledger:
         """Open the ledger in ``folder``; the new attempt's number is one above the highest so far."""
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / LEDGER_NAME
+        self._lock = threading.Lock()  # a checkpoint may be recorded by the thread that wrote it
+        content = self._path.read_bytes() if self._path.exists() else b""
+        if content and not content.endswith(b"\n"):
+            with self._path.open("ab") as file:
+                file.write(b"\n")  # a line torn by a lost machine keeps to itself
+        self._digest = last_digest(content)
         self.attempt = 1 + max((event.get("attempt", 0) for event in read_json_lines(self._path)), default=0)
 
     def write(self, event: str, **facts: Any) -> None:
         """Append ``event`` with its facts, the attempt and the time in seconds since 1970."""
-        append_json_line(self._path, {"event": event, "attempt": self.attempt, "time": time.time(), **facts})
+        with self._lock:
+            record = {"event": event, "attempt": self.attempt, "time": time.time(), **facts}
+            self._digest = line_digest(self._digest, json.dumps(record).encode())
+            append_json_line(self._path, {**record, "digest": self._digest})
+
+
+def line_digest(before: str, line: bytes) -> str:
+    """Return the digest of a line that is without one, behind a line with the digest ``before``."""
+    return hashlib.sha256(before.encode() + line).hexdigest()[:16]
+
+
+def split_digest(line: bytes) -> tuple[bytes, str] | None:
+    """Return a line without its digest, and that; none if it has none."""
+    body, key, rest = line.rpartition(_DIGEST_KEY)
+    if not key or not rest.endswith(b'"}'):
+        return None
+    return body + b"}", rest[:-2].decode(errors="replace")
+
+
+def last_digest(content: bytes) -> str:
+    """Return the digest of the last line that has one."""
+    for line in reversed(content.splitlines()):
+        parts = split_digest(line)
+        if parts is not None:
+            return parts[1]
+    return ""
 
 
 def append_json_line(path: Path, record: dict[str, Any]) -> None:

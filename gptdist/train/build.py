@@ -21,12 +21,15 @@ from gptdist.checkpoint.fragments import OptimizerFragments
 from gptdist.checkpoint.identity import RunIdentity, changes, check_continues
 from gptdist.checkpoint.load import load_run
 from gptdist.checkpoint.manifest import Manifest
+from gptdist.checkpoint.proof import order_digest
+from gptdist.checkpoint.prove import check_same_samples, source_positions
 from gptdist.checkpoint.read import CheckpointReader
 from gptdist.config.activations import RankShare
 from gptdist.config.precision import precision_problems
 from gptdist.config.recomputation import budget_problems, recomputed, tell
 from gptdist.config.run import RunConfig
 from gptdist.data.attempts import START, start_facts
+from gptdist.data.order import SampleOrder
 from gptdist.data.plan import DataPlan, check_epochs
 from gptdist.data.rules import SampleRules
 from gptdist.data.sources import TrainingData, check_tokenizer, validation_sources
@@ -89,13 +92,13 @@ def build(config: RunConfig, mesh: Mesh, device: Device, stop_signal: StopSignal
         fragments.torch_optimizer.attach(fragments, mesh, config.model)
     peak = peak_flops(device)
     ledger = Ledger(config.folder) if mesh.is_lead else None
-    state = restore(config, fragments, identity, mesh)
+    state = restore(config, fragments, identity, data, mesh)
     engine.stage.share_embedding()
     # megatron-core asks for a seeded generator even where nothing is dropped, and an evaluation may come first.
     seed_micro_batch(config.seed, state.consumed_samples, mesh.place, engine.stage.first_layer)
     plan = check_epochs(config, data.order, step=state.step, consumed_samples=state.consumed_samples)
     if ledger is not None:
-        record_start(ledger, identity, mesh, state, plan)
+        record_start(ledger, identity, mesh, state, plan=plan, order=data.order)
     logger.info("data: %s", plan.summary())
     if config.memory.recompute == "budget":
         for line in tell(config.memory, config.model, config.parallel, _share(config, device)):
@@ -195,7 +198,9 @@ def _partitioned_construction(config: RunConfig, mesh: Mesh, device: Device) -> 
     )
 
 
-def restore(config: RunConfig, fragments: OptimizerFragments, identity: RunIdentity, mesh: Mesh) -> TrainState:
+def restore(
+    config: RunConfig, fragments: OptimizerFragments, identity: RunIdentity, data: TrainingData, mesh: Mesh
+) -> TrainState:
     """Put the newest whole checkpoint in, if there is one, and return where the run stands.
 
     A run without one begins with the weights that ``training.init_from`` names. Collective: every rank calls it.
@@ -203,7 +208,7 @@ def restore(config: RunConfig, fragments: OptimizerFragments, identity: RunIdent
     Raises:
         CheckpointError: the checkpoint cannot be continued, on every rank.
     """
-    manifest = load_agreed(partial(_choose, config, identity), fragments, mesh)
+    manifest = load_agreed(partial(_choose, config, identity, data), fragments, mesh)
     if manifest is not None:
         return TrainState.of(manifest.progress)
     initial = InitialWeights(config, identity)
@@ -255,8 +260,11 @@ def load_agreed(
     return reader.manifest
 
 
-def record_start(ledger: Ledger, identity: RunIdentity, mesh: Mesh, state: TrainState, plan: DataPlan) -> None:
-    """Note what ``gptdist data trace`` needs to find samples again, and whose weights the run begins with."""
+def record_start(
+    ledger: Ledger, identity: RunIdentity, mesh: Mesh, state: TrainState, *, plan: DataPlan, order: SampleOrder
+) -> None:
+    """Note what ``gptdist data trace`` and ``gptdist audit`` need, and whose weights the run begins with."""
+    positions = source_positions(order, state.consumed_samples)
     if state.initial_weights is not None and state.step == 0:
         ledger.write("initial_weights", **state.initial_weights.tree())
     facts = start_facts(
@@ -267,10 +275,10 @@ def record_start(ledger: Ledger, identity: RunIdentity, mesh: Mesh, state: Train
         layout=mesh.layout,
         shares={source.name: source.share for source in plan.sources},
     )
-    ledger.write(START, **facts)
+    ledger.write(START, **facts, from_attempt=state.saved_by, order=order_digest(positions))
 
 
-def _choose(config: RunConfig, identity: RunIdentity) -> str | None:
+def _choose(config: RunConfig, identity: RunIdentity, data: TrainingData) -> str | None:
     """Return the checkpoint to continue, after saying what was passed over and what has changed."""
     folder, passed_over = newest_whole(config.checkpoints_folder)
     for line in passed_over:
@@ -279,6 +287,7 @@ def _choose(config: RunConfig, identity: RunIdentity) -> str | None:
         return None
     manifest = CheckpointReader(folder).manifest
     check_continues(manifest, identity, str(folder))
+    check_same_samples(manifest, identity.config, data, str(folder))
     for line in changes(manifest.config, identity.config):
         logger.info("config changed since the checkpoint: %s", line)
     return str(folder)

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 
 from gptdist.checkpoint.manifest import Progress
+from gptdist.checkpoint.proof import ledger_facts
 from gptdist.checkpoint.save import save_checkpoint
 from gptdist.data.batches import Batch, cut_rows
 from gptdist.model.arithmetic import flops_per_token
@@ -16,6 +17,7 @@ from gptdist.train.drift import check_equal_weights
 from gptdist.train.early_stopping import has_ended, note_evaluation, tell_end
 from gptdist.train.evaluate import evaluate
 from gptdist.train.masking import mean_factor
+from gptdist.train.prove import proof_now
 from gptdist.train.randomness import seed_micro_batch
 from gptdist.train.rewind import rewind_if_needed
 from gptdist.train.run import Run, StepResult
@@ -194,6 +196,7 @@ def save(run: Run) -> None:
     """Write a checkpoint of the state after the last step. Collective: every rank calls it."""
     state = run.state
     begin = time.perf_counter()
+    proof = proof_now(run)
     folder = save_checkpoint(
         run.config.checkpoints_folder,
         run.fragments,
@@ -209,6 +212,7 @@ def save(run: Run) -> None:
             lowest=state.lowest,
             guards=state.guards.record(),
             initial_weights=state.initial_weights,
+            proof=proof,
         ),
         run.identity,
         run.mesh,
@@ -217,5 +221,5 @@ def save(run: Run) -> None:
     if run.keeper is not None:
         run.keeper.after_commit(folder)
     if run.ledger is not None:
-        run.ledger.write("checkpoint", step=state.step, seconds=seconds)
+        run.ledger.write("checkpoint", step=state.step, seconds=seconds, **ledger_facts(proof))
         logger.info("step %d | saved %s in %.2f s", state.step, folder, seconds)

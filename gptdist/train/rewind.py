@@ -64,7 +64,7 @@ def rewind_if_needed(run: Run, result: StepResult) -> bool:
         rewinds=state.guards.rewinds,
     )
     run.ledger.attempt += 1
-    record_start(run.ledger, run.identity, run.mesh, state, plan)
+    record_start(run.ledger, run.identity, run.mesh, state, plan=plan, order=run.data.order)
     run.metrics.begin_attempt(run.ledger.attempt, state.step)
     return True
 

@@ -12,6 +12,7 @@ from gptdist.checkpoint.after_commit import Keeper
 from gptdist.checkpoint.fragments import OptimizerFragments
 from gptdist.checkpoint.identity import RunIdentity
 from gptdist.checkpoint.manifest import LowestLoss, Progress, SourceRecord
+from gptdist.checkpoint.proof import KEPT_STEPS, StepRecord
 from gptdist.config.run import RunConfig
 from gptdist.data.rules import SampleRules
 from gptdist.data.sources import TrainingData, ValidationSource
@@ -74,6 +75,12 @@ class TrainState:
     lowest: LowestLoss | None = None
     guards: GuardState = field(default_factory=GuardState)
     initial_weights: SourceRecord | None = None
+    recent: list[StepRecord] = field(default_factory=list)
+    """The last steps, oldest first, for a checkpoint's proof."""
+
+    saved_by: int | None = None
+    """Attempt that saved the checkpoint which this goes on from."""
+
     since: Stopwatch = field(default_factory=Stopwatch)
 
     @classmethod
@@ -88,6 +95,8 @@ class TrainState:
             lowest=progress.lowest,
             guards=GuardState.of(progress.guards),
             initial_weights=progress.initial_weights,
+            recent=[] if progress.proof is None else list(progress.proof.steps),
+            saved_by=None if progress.proof is None else progress.proof.attempt,
         )
 
     def advance(self, result: StepResult) -> None:
@@ -96,6 +105,9 @@ class TrainState:
         self.consumed_samples += result.samples
         if result.refusal is None:
             self.loss = result.loss
+        skipped = result.refusal is not None
+        self.recent.append(StepRecord(step=self.step, skipped=skipped, **result.finite_numbers()))
+        del self.recent[:-KEPT_STEPS]
         self.since.samples += result.samples
         self.since.steps += 1
 

@@ -21,5 +21,7 @@ def test_a_stage_resumes_bit_for_bit_and_on_another_layout(tmp_path: Path) -> No
         2, train_steps, run_tree(tmp_path, data={"stages": STAGES}, **TestedLayout(2, 1, 1).sections()), END
     )
     assert [loss for _, loss, _ in wide[0]] == pytest.approx([loss for _, loss, _ in whole[SAVE:]], abs=5e-6)
-    plain = run_ranks(1, train_steps, run_tree(tmp_path), END)[0]
-    assert abs(plain[0][1] - whole[SAVE][1]) > 1e-4, "the stage changes nothing"
+    with pytest.raises(AssertionError, match=r"the first 24 samples held 1\d samples of .*data.stages: .* → \[\]"):
+        run_ranks(1, train_steps, run_tree(tmp_path), END)
+    plain = run_ranks(1, train_steps, run_tree(tmp_path, run_dir=str(tmp_path / "plain")), SAVE + 1)[0]
+    assert abs(plain[SAVE][1] - whole[SAVE][1]) > 1e-4, "the stage changes nothing"

@@ -1,0 +1,18 @@
+"""The proof that a run puts into its checkpoint."""
+
+from gptdist.checkpoint.proof import ResumeProof
+from gptdist.checkpoint.prove import make_proof
+from gptdist.train.run import Run
+
+
+def proof_now(run: Run) -> ResumeProof | None:
+    """Return the proof of a checkpoint of where ``run`` stands; rank 0 writes the manifest, no other needs one."""
+    if run.ledger is None:
+        return None
+    return make_proof(
+        run.data,
+        attempt=run.ledger.attempt,
+        consumed_samples=run.state.consumed_samples,
+        samples=run.step_samples,
+        steps=run.state.recent,
+    )
