@@ -63,5 +63,9 @@ class ExportError(GptDistError):
     """A model that has no counterpart in the target format, or came out different."""
 
 
+class ModelImportError(GptDistError):
+    """Weights of another format that have no counterpart here, are damaged, or came out different."""
+
+
 class TrainingError(GptDistError):
     """A run that cannot start or go on."""

@@ -1,7 +1,7 @@
 """Write a checkpoint of weights alone, one tensor in memory at a time: what is averaged or imported."""
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ def write_weights(
     progress: Progress,
     tokenizer_fingerprint: str,
     origin: Origin,
+    check: Callable[[Path], None] | None = None,
 ) -> Manifest:
     """Write the folder ``final``, which gets its name once all of it is on the disk.
 
@@ -50,6 +51,7 @@ def write_weights(
         progress: how far the weights are trained.
         tokenizer_fingerprint: of the tokenizer that the vocabulary is of; empty where it is not known.
         origin: what the weights were made of.
+        check: looks at the finished folder before it gets its name, and may refuse it.
 
     Raises:
         CheckpointError: ``final`` exists, the disk refuses, or a weight is not finite.
@@ -80,6 +82,8 @@ def write_weights(
             origin=origin,
         )
         write_manifest(partial, manifest)
+        if check is not None:
+            check(partial)
         replace(partial, final)
     except OSError as error:
         raise CheckpointError(f"{final}: not written ({error}); make room, or choose another folder") from error

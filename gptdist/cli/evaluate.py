@@ -95,6 +95,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     folder = resolve_checkpoint(arguments.checkpoint)
     reader = CheckpointReader(folder)
+    if not reader.manifest.config["data"].get("sources"):
+        raise ConfigError([f"{folder}: imported without a run config, so it names no data; import it with --config"])
     config = RunConfig.from_tree(reader.manifest.config, origin=str(folder))
     if arguments.eval_samples is not None:
         data = config.data.model_copy(update={"eval_samples": arguments.eval_samples})

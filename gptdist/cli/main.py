@@ -16,9 +16,13 @@ COMMANDS = {
     "checkpoint": "list, show, verify and average checkpoints",
     "evaluate": "validation loss and bits per byte of a checkpoint",
     "generate": "continue a prompt",
+    "import": "make a checkpoint of weights that other programs wrote",
     "export": "write a checkpoint as a folder other tools load",
 }
 """Each sub-command and its one-line help; the code is the module ``gptdist.cli.<name>``."""
+
+MODULES = {"import": "import_weights"}
+"""Modules that cannot be called as their command, whose name is a word of the language."""
 
 EXIT_INTERRUPTED = 130
 
@@ -61,7 +65,7 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
     for name, text in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text[:1].upper() + text[1:] + ".")
         if name == chosen:
-            import_module(f"gptdist.cli.{name}").add_arguments(command)
+            import_module(f"gptdist.cli.{MODULES.get(name, name)}").add_arguments(command)
     return parser
 
 

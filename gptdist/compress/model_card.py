@@ -47,9 +47,9 @@ def model_card(manifest: Manifest, config: ModelConfig, record: Mapping[str, Any
         "positions (longest text, tokens)": f"{config.seq_length:,}",
         "vocabulary": f"{config.vocab_size:,}",
         "weights": record["dtype"],
-        "tokens trained on": f"{manifest.progress.consumed_tokens:,}",
+        "tokens trained on": f"{manifest.progress.consumed_tokens:,}{_beginning(manifest)}",
         **_losses(manifest),
-        "data": ", ".join(_sources(manifest.config)),
+        "data": ", ".join(_sources(manifest.config)) or "not known",
         "tokenizer fingerprint": f"`{record['tokenizer_fingerprint']}`",
         "largest difference to the trained model's logits": (
             f"{parity['max_abs_difference']:.2e} (largest logit {parity['max_abs_logit']:.2f}, "
@@ -64,6 +64,14 @@ def model_card(manifest: Manifest, config: ModelConfig, record: Mapping[str, Any
         step=record["step"],
         rows="\n".join(f"| {name} | {value} |" for name, value in rows.items()),
     )
+
+
+def _beginning(manifest: Manifest) -> str:
+    """Which weights the training began with, if not random ones."""
+    if manifest.origin is not None and manifest.origin.kind != "average":
+        return f" since the import of {manifest.origin.sources[0].path}"
+    source = manifest.progress.initial_weights
+    return "" if source is None else f", beginning with {source.path}"
 
 
 def _losses(manifest: Manifest) -> dict[str, str]:

@@ -25,12 +25,15 @@ def trained_tokenizer(manifest: Manifest, chosen: Path | None = None) -> Tokeniz
         TokenizerError: it is damaged.
         ExportError: it is not there, or is another one.
     """
-    folder = Path(manifest.config["data"]["tokenizer"]) if chosen is None else chosen
+    named = manifest.config["data"].get("tokenizer")
+    if chosen is None and named is None:
+        raise ExportError("data.tokenizer: the checkpoint was imported without one; name it with --tokenizer")
+    folder = Path(named) if chosen is None else chosen
     if not folder.exists():
         advice = "run from the folder the training was started in, or name it with --tokenizer"
         raise ExportError(f"data.tokenizer: '{folder}' does not exist; {advice}")
     tokenizer = load_tokenizer(folder)
-    if tokenizer.fingerprint != manifest.tokenizer_fingerprint:
+    if manifest.tokenizer_fingerprint not in ("", tokenizer.fingerprint):
         raise ExportError(
             f"{folder}: tokenizer {tokenizer.fingerprint[:12]}, but the checkpoint was trained with "
             f"{manifest.tokenizer_fingerprint[:12]}; name that tokenizer's folder with --tokenizer"
@@ -49,6 +52,8 @@ def validation_sample(config: Mapping[str, Any], chosen: Sequence[Path]) -> np.n
     """
     model = ModelConfig.from_tree(config["model"], origin="checkpoint")
     folders = list(chosen) or [Path(source["path"]) for source in config["data"]["sources"]]
+    if not folders:
+        raise ExportError("data.sources: the checkpoint was imported without any; name a dataset with --data")
     for folder in folders:
         if not folder.is_dir():
             advice = "run from the folder the training was started in, or name a dataset with --data"

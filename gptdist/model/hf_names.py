@@ -14,7 +14,7 @@ from functools import partial
 import torch
 
 from gptdist.config.model import ModelConfig
-from gptdist.errors import ExportError
+from gptdist.errors import ExportError, ModelImportError
 from gptdist.model.hf_config import GPT2_CLASS, MIXTRAL_CLASS, huggingface_class
 
 Split = Callable[[torch.Tensor], list[torch.Tensor]]
@@ -71,15 +71,20 @@ def from_huggingface(config: ModelConfig, get: Callable[[str], torch.Tensor]) ->
         get: returns the Hugging Face tensor of a name.
 
     Raises:
-        ExportError: no class computes this model's function, or a tensor has the wrong shape.
+        ExportError: no class computes this model's function.
+        ModelImportError: a tensor has the wrong shape.
     """
     for name, shape in logical_shapes(config).items():
         rule = _rule(config, name)
-        tensor = rule.join([get(part) for part in rule.names])
-        if tuple(tensor.shape) != shape:
-            raise ExportError(
-                f"{', '.join(rule.names)}: give {name} the shape {tuple(tensor.shape)}, the config says {shape}; "
-                f"check that config.json belongs to the weights"
+        parts = [get(part) for part in rule.names]
+        try:
+            found = tuple((tensor := rule.join(parts)).shape)
+        except (RuntimeError, ValueError):
+            found = None
+        if found != shape:
+            raise ModelImportError(
+                f"{', '.join(rule.names)}: of shape {', '.join(str(tuple(part.shape)) for part in parts)}, make "
+                f"{name} of shape {found}, the config says {shape}; take the config.json that belongs to the weights"
             )
         yield name, _scaled(config, name, tensor, inverse=True)
 

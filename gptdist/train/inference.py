@@ -8,7 +8,7 @@ from torch._C._distributed_c10d import HashStore
 
 from gptdist.checkpoint.load import load_weights
 from gptdist.checkpoint.read import CheckpointReader
-from gptdist.config.run import RunConfig
+from gptdist.config.model import ModelConfig
 from gptdist.device import megatron_on_cpu
 from gptdist.device.device import choose_device
 from gptdist.mesh.groups import Mesh, make_mesh
@@ -34,7 +34,7 @@ def load_model(reader: CheckpointReader, mesh: Mesh, device: str = "cpu") -> Lan
     Raises:
         CheckpointError: the checkpoint's tensors are not those of its config.
     """
-    config = RunConfig.from_tree(reader.manifest.config, origin=str(reader.folder)).model
+    config = ModelConfig.from_tree(reader.manifest.config["model"], origin=str(reader.folder))
     where = choose_device(device, "fp32", local_rank=0).torch_device
     model = LanguageModel(config, transformer_config(config, mesh, torch.float32), mesh)
     load_weights(reader, list(local_parameters(model, config, tensor_parallel_size=1, tp_rank=0)))

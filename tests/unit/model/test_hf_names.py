@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gptdist.config.model import ModelConfig
-from gptdist.errors import ExportError
+from gptdist.errors import ExportError, ModelImportError
 from gptdist.model.arithmetic import num_parameters
 from gptdist.model.hf_config import export_problems, generation_config, huggingface_class, huggingface_config
 from gptdist.model.hf_names import from_huggingface, huggingface_shapes, logical_shapes, to_huggingface
@@ -162,7 +162,7 @@ def test_unknown_tensor_is_refused() -> None:
 def test_wrong_shape_is_refused_both_ways() -> None:
     with pytest.raises(ExportError, match=r"linear_fc1.bias: shape \(7,\) where the config says \(96,\)"):
         to_huggingface(GPT2, "decoder.layers.0.mlp.linear_fc1.bias", torch.zeros(7))
-    with pytest.raises(ExportError, match=r"transformer.wte.weight: give .* the shape \(7, 24\), .* \(50, 24\)"):
+    with pytest.raises(ModelImportError, match=r"transformer.wte.weight: of shape \(7, 24\), make .* says \(50, 24\)"):
         next(from_huggingface(GPT2, lambda _: torch.zeros(7, 24)))
 
 

@@ -1,0 +1,38 @@
+"""Pickled tensors without code: a file that names any other class is refused before it is read."""
+
+import pickle
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gptdist.errors import ModelImportError
+
+
+def load_pickled(path: Path, classes: Sequence[type] = ()) -> Any:
+    """Return what ``torch.save`` wrote to ``path``; tensors stay on the disk until they are used.
+
+    Args:
+        path: a file in the format of torch 1.6 and later.
+        classes: may be built besides tensors and plain data.
+
+    Raises:
+        ModelImportError: it is missing or damaged, or names another class or function; nothing of it has run then.
+    """
+    try:
+        if not zipfile.is_zipfile(path):
+            path.stat()
+            raise ModelImportError(f"{path}: not a file that torch.save of 1.6 or later wrote; save it again with one")
+        known = {f"{one.__module__}.{one.__qualname__}" for one in classes}
+        others = sorted(set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - known)
+        if others:
+            raise ModelImportError(
+                f"{path}: holds {', '.join(others)}, which could run code; convert the weights to safetensors"
+            )
+        with torch.serialization.safe_globals(list(classes)):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        first_line = str(error).strip().partition("\n")[0]
+        raise ModelImportError(f"{path}: cannot be read ({first_line}); take another copy") from None
