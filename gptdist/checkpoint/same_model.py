@@ -1,6 +1,7 @@
 """Whether the weights of one model mean the same in another; no torch."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from gptdist.checkpoint.identity import FREE_MODEL_KEYS, changes
@@ -39,6 +40,9 @@ def _function(tree: Mapping[str, Any], where: str) -> dict[str, Any]:
         "init": "mup" if model.init == "mup" else "without mup",
         "mup_base_head_size": None if model.init != "mup" else model.mup_base_head_size or model.head_size,
     }
+    shapes = model.shapes()
+    is_uniform = all(shape == model.common_shape for shape in shapes)
+    found["layer_shapes"] = None if is_uniform else [asdict(shape) for shape in shapes]
     if model.moe is not None:
         moe = model.moe.tree() | {"ffn_hidden_size": model.expert_size}
         found["moe"] = {key: value for key, value in moe.items() if key not in _TRAINING_KEYS}

@@ -36,12 +36,13 @@ class LayerSizes:
     @classmethod
     def of(cls, model: ModelConfig, layer: int) -> "LayerSizes":
         """Return those of ``layer``, counted from 0."""
+        shape = model.shapes()[layer]
         return cls(
             hidden=model.hidden_size,
-            heads=model.num_attention_heads,
-            groups=model.query_groups,
+            heads=shape.heads,
+            groups=shape.groups,
             head_size=model.head_size,
-            ffn=model.ffn_size,
+            ffn=shape.ffn,
             window=model.local_attention_window if layer % 2 == 1 else None,
         )
 
@@ -117,16 +118,17 @@ class LayerActivations:
         """Count those of a dense layer."""
         wide = share.residual_tokens * sizes.hidden * share.value_bytes
         attention = _Attention(model, sizes, share)
-        norms = 2 * _norm(model.normalization, share, share.residual_tokens, sizes.hidden)
-        dropout = 2 * _dropped(share, share.residual_tokens * sizes.hidden) if model.hidden_dropout else 0
+        norm = _norm(model.normalization, share, share.residual_tokens, sizes.hidden)
+        dropout = _dropped(share, share.residual_tokens * sizes.hidden) if model.hidden_dropout else 0
+        parts = [size for size in (sizes.heads, sizes.ffn) if size]  # each has its norm, its input and dropout
         inner = share.tokens * sizes.ffn // share.tensor_parallel_size * share.value_bytes
         return cls(
             input=wide,
-            attention=attention.kept(),
-            attention_input=attention.inputs(),
+            attention=attention.kept() if sizes.heads else 0,
+            attention_input=attention.inputs() if sizes.heads else 0,
             # Gated: gate and up-projection, the activated gate, a copy of the up-projection, their product.
             mlp=inner * (5 if model.is_gated else 2),
-            rest=norms + 2 * wide + attention.around() + dropout,
+            rest=len(parts) * (norm + wide + dropout) + (attention.around() if sizes.heads else 0),
         )
 
 

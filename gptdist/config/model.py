@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from gptdist.config.layer_shapes import LayerShape, LayerShapes, shape_problems, split_sizes
 from gptdist.config.moe import MoeConfig
 from gptdist.config.section import Section
 
@@ -63,6 +64,9 @@ class ModelConfig(Section):
 
     kv_channels: int | None = None
     """Size of one head; default hidden_size / num_attention_heads."""
+
+    layer_shapes: tuple[LayerShapes, ...] | None = None
+    """Shapes of the layers where they differ, from the first layer on; unset: all have those above."""
 
     position_embedding: Literal["learned", "rope"] = "learned"
     """``learned`` as in GPT-2 and GPT-3, ``rope`` as in Llama."""
@@ -170,6 +174,23 @@ class ModelConfig(Section):
         """Size of one attention head."""
         return self.hidden_size // self.num_attention_heads if self.kv_channels is None else self.kv_channels
 
+    @property
+    def common_shape(self) -> LayerShape:
+        """What a layer is made of, unless layer_shapes say otherwise."""
+        return LayerShape(self.num_attention_heads, self.query_groups, self.ffn_size)
+
+    def shapes(self) -> list[LayerShape]:
+        """Return what each layer is made of; of one that has experts the feed-forward width means nothing."""
+        if self.layer_shapes is None:
+            return [self.common_shape] * self.num_layers
+        is_grouped = self.num_query_groups is not None
+        runs = ([run.shape(self.common_shape, is_grouped=is_grouped)] * run.layers for run in self.layer_shapes)
+        return [shape for run in runs for shape in run]
+
+    def split_sizes(self) -> dict[str, int]:
+        """Return the sizes of layers that tensor parallelism must divide, by key of this section."""
+        return split_sizes(self.layer_shapes, self.common_shape, is_grouped=self.num_query_groups is not None)
+
     def problems(self) -> list[str]:
         """Return every reason why no model has this shape."""
         sizes = {
@@ -200,6 +221,14 @@ class ModelConfig(Section):
         if self.local_attention_window is not None and self.local_attention_window < 1:
             bad.append(f"model.local_attention_window: must be at least 1, got {self.local_attention_window}")
         bad += self._init_problems() + self._moe_problems()
+        if self.layer_shapes is not None:
+            bad += shape_problems(
+                self.layer_shapes,
+                self.common_shape,
+                is_grouped=self.num_query_groups is not None,
+                num_layers=self.num_layers,
+                has_experts=self.moe is not None,
+            )
         for name in ("attention_dropout", "hidden_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 bad.append(f"model.{name}: must be at least 0 and below 1, got {getattr(self, name)}")

@@ -86,11 +86,7 @@ class ParallelConfig(Section):
             )
         bad += self.sequence_problems(model.seq_length)
         bad += self.kind(world_size, model).refusals()
-        sizes = {
-            "num_attention_heads": model.num_attention_heads,
-            "num_query_groups": model.query_groups,
-            "ffn_hidden_size": model.ffn_size,
-        }
+        sizes = model.split_sizes()
         if model.moe is not None:
             sizes["moe.num_experts"] = model.moe.num_experts
         for name, size in sizes.items():

@@ -3,6 +3,7 @@
 Letters: L layers, h hidden, v vocabulary, s sequence, f feed-forward width, q and k the widths of queries and keys.
 """
 
+from gptdist.config.layer_shapes import LayerShape
 from gptdist.config.model import ModelConfig
 
 
@@ -19,17 +20,19 @@ def num_active_parameters(model: ModelConfig) -> int:
 def _count(model: ModelConfig, experts: int) -> int:
     """Return the model's values with so many experts a layer."""
     hidden, bias = model.hidden_size, int(model.add_bias)
-    query = model.num_attention_heads * model.head_size
-    key = model.query_groups * model.head_size
-    attention = hidden * (query + 2 * key) + bias * (query + 2 * key) + query * hidden + bias * hidden
     parts = 2 if model.normalization == "layernorm" else 1
     norm, head_norms = hidden * parts, 2 * model.head_size * parts if model.qk_norm else 0
-    embeddings = model.vocab_size * hidden * (1 if model.tie_embeddings else 2)
+    total = norm + model.vocab_size * hidden * (1 if model.tie_embeddings else 2)
     if model.position_embedding == "learned":
-        embeddings += model.seq_length * hidden
-    feed_forward = _feed_forward_matrices(model, experts)
-    feed_forward += (model.num_layers - model.num_expert_layers) * bias * (_up(model, model.ffn_size) + hidden)
-    return model.num_layers * (attention + head_norms + 2 * norm) + feed_forward + norm + embeddings
+        total += model.seq_length * hidden
+    for layer, shape in enumerate(model.shapes()):
+        joined = (shape.heads + 2 * shape.groups) * model.head_size
+        if shape.heads:
+            total += _attention_matrices(model, shape) + bias * (joined + hidden) + head_norms + norm
+        if shape.ffn:
+            total += _feed_forward_matrices(model, layer, experts) + norm
+            total += 0 if model.has_experts(layer) else bias * (_up(model, shape.ffn) + hidden)
+    return total
 
 
 def _up(model: ModelConfig, width: int) -> int:
@@ -37,14 +40,19 @@ def _up(model: ModelConfig, width: int) -> int:
     return width * (2 if model.is_gated else 1)
 
 
-def _feed_forward_matrices(model: ModelConfig, experts: int) -> int:
-    """Return values in the feed-forward matrices of all layers, routers included, with so many experts a layer."""
+def _attention_matrices(model: ModelConfig, shape: LayerShape) -> int:
+    """Return values in the attention matrices of a layer."""
+    return 2 * model.hidden_size * (shape.heads + shape.groups) * model.head_size
+
+
+def _feed_forward_matrices(model: ModelConfig, layer: int, experts: int) -> int:
+    """Return values in the feed-forward matrices of ``layer``, the router included, with so many experts."""
     hidden = model.hidden_size
-    dense = hidden * (_up(model, model.ffn_size) + model.ffn_size)
-    expert = hidden * (_up(model, model.expert_size) + model.expert_size)
-    router = 0 if model.moe is None else hidden * model.moe.num_experts
-    mixed = model.num_expert_layers
-    return (model.num_layers - mixed) * dense + mixed * (experts * expert + router)
+    if model.moe is not None and model.has_experts(layer):
+        expert = hidden * (_up(model, model.expert_size) + model.expert_size)
+        return experts * expert + hidden * model.moe.num_experts
+    width = model.shapes()[layer].ffn
+    return hidden * (_up(model, width) + width)
 
 
 def flops_per_token(model: ModelConfig, seq_length: int | None = None) -> float:
@@ -57,15 +65,12 @@ def flops_per_token(model: ModelConfig, seq_length: int | None = None) -> float:
 
     Source: Chowdhery et al. 2022 (PaLM), appendix B, with the attention term halved for the causal mask.
     """
-    hidden = model.hidden_size
-    query = model.num_attention_heads * model.head_size
-    key = model.query_groups * model.head_size
-    matrices = model.num_layers * (hidden * (query + 2 * key) + query * hidden)
-    matrices += _feed_forward_matrices(model, 1 if model.moe is None else model.moe.experts_per_token)
-    matrices += model.vocab_size * hidden
-    windowed = model.num_layers // 2 if model.local_attention_window is not None else 0
     sequence = model.seq_length if seq_length is None else seq_length
     window = min(model.local_attention_window or sequence, sequence)
-    attended = (model.num_layers - windowed) * sequence / 2
-    attended += windowed * (window - window**2 / (2 * sequence))
-    return 6.0 * matrices + 12.0 * query * attended
+    experts = 1 if model.moe is None else model.moe.experts_per_token
+    matrices, attended = model.vocab_size * model.hidden_size, 0.0
+    for layer, shape in enumerate(model.shapes()):
+        matrices += _attention_matrices(model, shape) + _feed_forward_matrices(model, layer, experts)
+        seen = sequence / 2 if layer % 2 == 0 else window - window**2 / (2 * sequence)
+        attended += shape.heads * model.head_size * seen
+    return 6.0 * matrices + 12.0 * attended

@@ -27,6 +27,7 @@ from gptdist.mesh.context import ContextPart
 from gptdist.mesh.groups import Mesh
 from gptdist.model.attention import CausalAttention
 from gptdist.model.experts import MixtureOfExperts
+from gptdist.model.layer import shaped
 from gptdist.model.loss import VocabularyShard, vocabulary_loss
 from gptdist.model.norms import HeadNorm, Norm
 from gptdist.model.parameters import split_dim
@@ -294,7 +295,7 @@ def _layers(
     config: ModelConfig, transformer: TransformerConfig, mesh: Mesh, experts: ModuleSpec
 ) -> TransformerBlockSubmodules:
     stage = stage_layers(config, mesh)
-    specs = [_layer(config, transformer, mesh) for _ in range(config.num_layers)]
+    specs = [shaped(_layer(config, transformer, mesh), shape) for shape in config.shapes()]
     for index, spec in enumerate(specs):
         if config.has_experts(index):
             spec.submodules.mlp = experts

@@ -114,13 +114,17 @@ def _nearest(config: ModelConfig) -> tuple[str, list[_Mismatch]]:
     return min(families, key=lambda family: len(family[1]))
 
 
-def _window_mismatch(config: ModelConfig) -> Iterator[_Mismatch]:
+def _layer_mismatches(config: ModelConfig) -> Iterator[_Mismatch]:
     if config.local_attention_window is not None:
         yield _Mismatch("local_attention_window", config.local_attention_window, "null")
+    others = sum(shape != config.common_shape for shape in config.shapes())
+    if others:
+        legal = "null, which gives all layers the model's shape; training and resume do not need a counterpart"
+        yield _Mismatch("layer_shapes", f"another shape in {others} of {config.num_layers} layers", legal)
 
 
 def _gpt2_mismatches(config: ModelConfig) -> Iterator[_Mismatch]:
-    yield from _window_mismatch(config)
+    yield from _layer_mismatches(config)
     if config.qk_norm:
         yield _Mismatch("qk_norm", "true", "false")
     if config.position_embedding != "learned":
@@ -163,7 +167,7 @@ def _mixtral_mismatches(config: ModelConfig, moe: MoeConfig) -> Iterator[_Mismat
 
 def _rotary_mismatches(config: ModelConfig) -> Iterator[_Mismatch]:
     """What Llama, Qwen 3 and their like lack."""
-    yield from _window_mismatch(config)
+    yield from _layer_mismatches(config)
     if config.position_embedding != "rope":
         yield _Mismatch("position_embedding", config.position_embedding, "rope")
     if config.normalization != "rmsnorm":

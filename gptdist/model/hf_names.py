@@ -135,23 +135,24 @@ def _embedding_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 def _layer_shapes(config: ModelConfig, number: int) -> dict[str, tuple[int, ...]]:
     """Tensors of layer ``number``, by the part of the name behind it."""
-    h, heads = config.hidden_size, config.num_attention_heads
-    linears: dict[str, tuple[int, ...]] = {
-        "self_attention.linear_qkv": ((heads + 2 * config.query_groups) * config.head_size, h),
-        "self_attention.linear_proj": (h, heads * config.head_size),
-    }
+    h, size, own = config.hidden_size, config.head_size, config.shapes()[number]
+    linears: dict[str, tuple[int, ...]] = {}
+    if own.heads:
+        linears["self_attention.linear_qkv"] = ((own.heads + 2 * own.groups) * size, h)
+        linears["self_attention.linear_proj"] = (h, own.heads * size)
     if config.moe is not None and config.has_experts(number):
         experts, f = config.moe.num_experts, config.expert_size
         linears["mlp.router"] = (experts, h)
         linears["mlp.experts.linear_fc1"] = (experts, 2 * f if config.is_gated else f, h)
         linears["mlp.experts.linear_fc2"] = (experts, h, f)
-    else:
-        linears["mlp.linear_fc1"] = (2 * config.ffn_size if config.is_gated else config.ffn_size, h)
-        linears["mlp.linear_fc2"] = (h, config.ffn_size)
+    elif own.ffn:
+        linears["mlp.linear_fc1"] = (2 * own.ffn if config.is_gated else own.ffn, h)
+        linears["mlp.linear_fc2"] = (h, own.ffn)
+    norms = {"input_layernorm": own.heads, "pre_mlp_layernorm": own.ffn}
     shapes: dict[str, tuple[int, ...]] = {
-        f"{norm}.{part}": (h,) for norm in ("input_layernorm", "pre_mlp_layernorm") for part in _norm_parts(config)
+        f"{norm}.{part}": (h,) for norm, is_there in norms.items() if is_there for part in _norm_parts(config)
     }
-    if config.qk_norm:
+    if config.qk_norm and own.heads:
         heads_norms = ("self_attention.q_layernorm", "self_attention.k_layernorm")
         shapes |= {f"{norm}.{part}": (config.head_size,) for norm in heads_norms for part in _norm_parts(config)}
     for name, shape in linears.items():

@@ -144,6 +144,13 @@ def _whole_models_name(name: str, first_layer: int) -> str:
     return re.sub(r"^decoder\.layers\.(\d+)\.", lambda found: f"decoder.layers.{int(found[1]) + first_layer}.", name)
 
 
+def layer_of(name: str) -> int:
+    """Return which layer of the whole model parameter ``name`` belongs to, from 0."""
+    found = re.match(r"decoder\.layers\.(\d+)\.", name)
+    assert found is not None, f"{name} belongs to no layer"
+    return int(found[1])
+
+
 def split_dim(name: str) -> int | None:
     """Return the dimension of parameter ``name`` that tensor parallelism cuts, or None."""
     return next((dim for suffix, dim in SPLIT_DIMS.items() if name.endswith(suffix)), None)
@@ -190,7 +197,8 @@ def matrices_of(whole: Tensor, name: str, config: ModelConfig) -> list[Tensor]:
     keys and values [groups, heads of a group, head size, columns].
     """
     if name.endswith("self_attention.linear_qkv.weight"):
-        grouped = whole.view(config.query_groups, -1, config.head_size, whole.shape[-1])
+        groups = config.shapes()[layer_of(name)].groups
+        grouped = whole.view(groups, -1, config.head_size, whole.shape[-1])
         return list(grouped.split([grouped.shape[1] - 2, 1, 1], dim=1))
     if config.is_gated and name.endswith(".linear_fc1.weight"):
         return list(whole.chunk(2, dim=-2))

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from megatron.core.transformer.identity_op import IdentityOp
 from torch import nn
 
 from gptdist.config.recomputation import Recomputed
@@ -13,9 +14,9 @@ def compute_again(layers: nn.ModuleList, again: Recomputed) -> None:
     """Let ``layers`` of a stage keep less of attention and of feed-forward parts."""
     layer: Any
     for index, layer in enumerate(layers):
-        if index in again.attention:
+        if index in again.attention and not isinstance(layer.self_attention, IdentityOp):
             layer.self_attention.checkpoint_core_attention = True
-        if index not in again.mlp:
+        if index not in again.mlp or isinstance(layer.mlp, IdentityOp):
             continue
         if isinstance(layer.mlp, MixtureOfExperts):
             layer.mlp.recomputes = True

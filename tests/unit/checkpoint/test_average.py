@@ -111,7 +111,9 @@ def test_another_model_is_refused_by_name(pair: list[Path], tmp_path: Path, mode
 
 
 def test_what_changes_no_function_is_the_same_model(pair: list[Path], tmp_path: Path) -> None:
-    write(tmp_path / "other", 3, model=GPT2 | {"ffn_hidden_size": 128, "hidden_dropout": 0.1, "init": "small"})
+    shapes = ({"ffn_hidden_size": 128}, {"num_query_groups": 4})
+    changes = {"ffn_hidden_size": 128, "hidden_dropout": 0.1, "init": "small", "layer_shapes": shapes}
+    write(tmp_path / "other", 3, model=GPT2 | changes)
     average([*pair, tmp_path / "other"], tmp_path / "mean")
     assert verify(tmp_path / "mean") == []
 
