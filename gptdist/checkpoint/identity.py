@@ -46,9 +46,13 @@ def check_continues(manifest: Manifest, identity: RunIdentity, where: str) -> No
             f"{where}: holds weights alone ({manifest.origin.kind}), no moments to go on with; "
             f"begin a run with it: training.init_from, in another run_dir"
         )
-    for change in changes(manifest.config.get("model", {}), identity.config["model"], "model."):
-        if not change.startswith(tuple(f"model.{key}:" for key in FREE_MODEL_KEYS)):
-            raise CheckpointError(f"{where}: {change}; a run keeps its model, set another run_dir for a new one")
+    free = tuple(f"model.{key}:" for key in FREE_MODEL_KEYS)
+    model_changes = changes(manifest.config.get("model", {}), identity.config["model"], "model.")
+    refused = [change for change in model_changes if not change.startswith(free)]
+    if refused:
+        raise CheckpointError(
+            f"{where}: {', '.join(refused)}; a run keeps its model, set another run_dir for a new one"
+        )
     if manifest.tokenizer_fingerprint != identity.tokenizer_fingerprint:
         raise CheckpointError(
             f"{where}: trained with tokenizer {manifest.tokenizer_fingerprint[:12]}, data.tokenizer is "

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from gptdist.config.run import RunConfig
+from gptdist.data.context_check import check_context
 from gptdist.data.dataset import TokenDataset
 from gptdist.data.manifest import DatasetManifest
 from gptdist.data.mixture import weights_by_size
@@ -96,11 +97,13 @@ class TrainingData:
 
         Raises:
             DataError: a folder, shard or split is missing or damaged, shorter than a sample, or packed for another
-                sequence length.
+                sequence length; or all documents are too short to be apart.
         """
         self.datasets = [TokenDataset(source.path, TRAIN_SPLIT) for source in config.data.sources]
         for dataset in self.datasets:
             check_packing(dataset.folder, dataset.manifest, config.model.seq_length)
+        if config.data.separate_documents:
+            check_context(self.datasets, config.model.seq_length)
         self.order = sample_order(config, [dataset.num_tokens for dataset in self.datasets])
         self._seq_length = config.model.seq_length
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from gptdist.cli.main import COMMANDS, main
+from gptdist.data.shards import TokenShard
 from tests.support.datasets import make_run_config, run_tree
 from tests.support.ranks import repository
 from tests.support.step_folders import numbered, write_step_folder
@@ -52,6 +53,45 @@ def test_all_mistakes_at_once(folder: Path) -> None:
         [*LAUNCH, "optimizer.lr=-1", "intervals.log_steps=0"],
         "optimizer.lr: must be above 0, got -1.0",
         "intervals.log_steps: must be at least 1, got 0",
+    )
+
+
+def test_unknown_fields_and_kinds_of_optimizer_and_schedule(folder: Path) -> None:
+    _expect(
+        folder,
+        [*LAUNCH, "optimizer.beta_2=0.9", "optimizer.kind=adamx", "schedule.warmup=5", "schedule.kind=cosin"],
+        "optimizer.kind: input should be 'adamw', 'lion' or 'muon', got \"adamx\"; change the value",
+        "optimizer.beta_2: unknown key; did you mean 'beta2'?",
+        "schedule.kind: input should be 'cosine', 'linear', 'inverse_sqrt', 'wsd' or 'constant', got \"cosin\"",
+        "schedule.warmup: unknown key; did you mean 'warmup_steps'?",
+    )
+
+
+def test_batches_and_ramps_that_are_illegal_at_any_step(folder: Path) -> None:
+    _expect(
+        folder,
+        [
+            *LAUNCH,
+            "parallel.context_parallel_size=2",
+            "batch.global_batch_size=7",
+            "batch.ramp=[{until_samples: 8, global_batch_size: 4}, {until_samples: 16, global_batch_size: 5}]",
+            "batch.seq_length_ramp=[{until_samples: 4, seq_length: 2}, {until_samples: 8, seq_length: 8}]",
+        ],
+        "parallel.context_parallel_size (2): batch.seq_length_ramp[0].seq_length (2) is no multiple of 2 x 2; change",
+        "batch.global_batch_size (7) is no multiple of batch.micro_batch_size (2) x data-parallel size (1) = 2; change",
+        "batch.ramp[1].global_batch_size (5) is no multiple of batch.micro_batch_size (2) x data-parallel size (1) = 2",
+    )
+
+
+def test_context_longer_than_the_documents(folder: Path) -> None:
+    shards = [folder / "data" / source / f"train-{shard:05d}" for source in ("prose", "code") for shard in (0, 1)]
+    longest = max(int(TokenShard(shard).lengths.max()) for shard in shards)
+    _expect(
+        folder,
+        [*LAUNCH, "model.seq_length=1024", "data.separate_documents=true", "data.eval_samples=1"],
+        "model.seq_length: 1024, but with data.separate_documents no token sees more than its document, and the "
+        f"longest of all sources has {longest} tokens: more than half of the positions would never be trained; set it "
+        f"to {longest} or less and batch.micro_batch_size higher, or leave separate_documents out",
     )
 
 
@@ -123,13 +163,16 @@ def test_checkpoint_that_is_not_there(folder: Path) -> None:
         _expect(folder, [*command, "nothing"], "nothing: holds no checkpoint; name a run folder")
 
 
-def test_another_model_than_the_checkpoints(folder: Path) -> None:
+def test_another_preset_than_the_checkpoints(folder: Path) -> None:
     step = write_step_folder(folder / "run" / "checkpoints" / "step_00000003", {"x": numbered(1, 2, 2)})
     tree = json.loads((step / "manifest.json").read_text())
     tree["config"]["model"] = make_run_config(folder).model.tree()
     (step / "manifest.json").write_text(json.dumps(tree))
-    message = f"{step}: model.num_layers: 2 → 3; a run keeps its model, set another run_dir for a new one"
+    end = "; a run keeps its model, set another run_dir for a new one"
+    message = f"{step}: model.num_layers: 2 → 3{end}"
     _expect(folder, [*LAUNCH, "model.num_layers=3"], message)
+    message = f"{step}: model.activation: gelu_tanh → gelu, model.num_layers: 2 → 3{end}"
+    _expect(folder, [*LAUNCH, "model.num_layers=3", "model.hidden_dropout=0.1", "model.activation=gelu"], message)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
