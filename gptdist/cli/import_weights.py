@@ -7,9 +7,13 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="folder in the Hugging Face layout")
+    parser.add_argument(
+        "source", type=Path, metavar="SOURCE", help="folder in the Hugging Face layout, or that DeepSpeed saved"
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="checkpoint folder to write")
-    parser.add_argument("--config", type=Path, metavar="CONFIG", help="run config whose model it has to be")
+    parser.add_argument(
+        "--config", type=Path, metavar="CONFIG", help="run config whose model it has to be; DeepSpeed's files need it"
+    )
     parser.add_argument(
         "--tokenizer", type=Path, metavar="DIR", help="tokenizer (default: the config's, else the one in SOURCE)"
     )
@@ -28,9 +32,9 @@ def run(arguments: argparse.Namespace) -> int:
     config = None if arguments.config is None else load_config(RunConfig, arguments.config, arguments.overrides)
     # megatron-core says at import that optional CUDA libraries are not there; nothing here needs them
     warnings.filterwarnings("ignore", module=r"megatron")
-    from gptdist.compress.import_model import ImportOptions, import_huggingface
+    from gptdist.compress.import_model import ImportOptions, import_weights
 
-    result = import_huggingface(arguments.source, arguments.output, ImportOptions(config, arguments.tokenizer))
+    result = import_weights(arguments.source, arguments.output, ImportOptions(config, arguments.tokenizer))
     manifest = result.manifest
     assert manifest.origin is not None, "an import says where it is from"
     size = sum(entry.num_bytes for entry in manifest.files)

@@ -22,7 +22,7 @@ from gptdist.compress.parity import Parity, compare_logits, measure_rounding
 from gptdist.compress.trained_on import MAX_LOGIT_BYTES
 from gptdist.config.model import ModelConfig
 from gptdist.config.run import RunConfig
-from gptdist.errors import ModelImportError, TokenizerError
+from gptdist.errors import ConfigError, ModelImportError, TokenizerError
 from gptdist.model.hf_config import huggingface_config
 from gptdist.model.hf_import import model_from_huggingface
 from gptdist.model.hf_names import from_huggingface
@@ -107,11 +107,44 @@ def import_huggingface(source: Path, output: Path, options: ImportOptions) -> Im
     return ImportResult(manifest, place, parity[0])
 
 
+def import_deepspeed(source: Path, output: Path, options: ImportOptions) -> ImportResult:
+    """Make the checkpoint ``output`` of what DeepSpeed's ``save_checkpoint`` wrote of this framework's model.
+
+    Raises:
+        CheckpointError: ``output`` exists, or cannot be written.
+        ConfigError: there is no config, without which nothing says what the model is.
+        ModelImportError: files are missing or damaged, could run code, or are of another model.
+        TokenizerError: the tokenizer is missing or damaged.
+    """
+    from gptdist.compress.deepspeed_files import DeepSpeedWeights  # DeepSpeed takes seconds to load
+
+    require_free(output)
+    if options.config is None:
+        raise ConfigError([f"{source}: DeepSpeed's files do not describe the model; name the run's config: --config"])
+    weights = DeepSpeedWeights(source)
+    model = options.config.model
+    tokenizer, place = _tokenizer(options, model, source)
+    files = tuple(describe_file(path) for path in weights.paths)
+    record = SourceRecord(path=str(weights.folder), step=weights.step, files=files)
+    found = _Found("deepspeed", record, _run_config(options, model, place, output.name), _fingerprint(tokenizer))
+    return ImportResult(found.write(output, weights.weights(model)), place)
+
+
+def import_weights(source: Path, output: Path, options: ImportOptions) -> ImportResult:
+    """Import ``source`` as what it is: a folder with ``config.json``, or one that DeepSpeed wrote."""
+    is_deepspeed = (source / "latest").is_file() or any(source.glob("*_model_states.pt"))
+    if is_deepspeed and not (source / CONFIG_FILE).is_file():
+        return import_deepspeed(source, output, options)
+    return import_huggingface(source, output, options)
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelImportError(f"{path}: cannot be read ({error}); name a folder in the Hugging Face layout") from None
+        raise ModelImportError(
+            f"{path}: cannot be read ({error}); name a folder that transformers or DeepSpeed wrote"
+        ) from None
     if not isinstance(tree, dict):
         raise ModelImportError(f"{path}: is no mapping; name a folder in the Hugging Face layout")
     return tree
