@@ -59,6 +59,9 @@ class RankShare:
     value_bytes: int = FP32_BYTES
     """Of an activation: 4 in fp32, 2 in bf16 and fp16."""
 
+    is_fp16: bool = False
+    """Then the head keeps its matrix' gradient in fp32, for the loss scale is still to come."""
+
     on_gpu: bool = False
     """There, dropout keeps bits for a mask, not values, a norm works in the activations' format, and attention with
     dropout is one kernel too, which keeps no scores."""
@@ -258,4 +261,5 @@ def head_bytes(model: ModelConfig, share: RankShare, rows: int) -> int:
     The gradients of hidden states and matrix are computed in the forward pass.
     """
     norm = _norm(model.normalization, share, share.residual_tokens, model.hidden_size)
-    return norm + (share.tokens + rows) * model.hidden_size * share.value_bytes
+    matrix = rows * (FP32_BYTES if share.is_fp16 else share.value_bytes)
+    return norm + (share.tokens * share.value_bytes + matrix) * model.hidden_size

@@ -216,6 +216,7 @@ class RunConfig(Section):
             context_parallel_size=self.parallel.context_parallel_size,
             sequence_parallel=self.parallel.sequence_parallel,
             value_bytes=(4 if is_fp32 else 2) if value_bytes is None else value_bytes,
+            is_fp16=self.training.precision == "fp16",
             on_gpu=on_gpu,
             separate_documents=self.data.separate_documents,
         )

@@ -52,3 +52,18 @@ class _Kept:
 
     def __init__(self, tensor: Any) -> None:
         self.tensor = tensor
+
+
+def tensor_bytes() -> int:
+    """Return bytes of all tensors that Python knows of; views of the same memory count once."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    found = {}
+    for thing in gc.get_objects():
+        if isinstance(thing, torch.Tensor) and thing.device.type != "meta":
+            storage = thing.untyped_storage()
+            found[storage.data_ptr()] = storage.nbytes()
+    return sum(found.values())

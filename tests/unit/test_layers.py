@@ -110,6 +110,7 @@ def test_sizes_stay_readable() -> None:
         "gptdist.data.trace",
         "gptdist.mesh.layout",
         "gptdist.model.arithmetic",
+        "gptdist.model.memory",
         "gptdist.telemetry.ledger",
         "launch.local",
     ],

@@ -1,0 +1,305 @@
+"""Bytes that one rank needs for a training step at most, by component; from the config alone, no torch.
+
+What is counted is what this trainer's engine really holds: DeepSpeed's ZeRO optimizers keep flat copies and buffers
+beyond the well-known 16 bytes a parameter, some of them for a moment only. The peak is that of three moments: the loss
+of the last micro batch, the end of its backward pass, and the update.
+
+Source: Rajbhandari et al. 2020 (ZeRO), arXiv 1910.02054, section 3, for the states; the rest is how DeepSpeed 0.19
+works.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from gptdist.config.activations import FP32_BYTES, LayerSizes, RankShare
+from gptdist.config.model import ModelConfig
+from gptdist.config.recomputation import StageActivations, recomputed
+from gptdist.config.run import RunConfig
+from gptdist.config.vocabulary import padded_vocab_size
+from gptdist.errors import ConfigError
+from gptdist.mesh.layout import Layout
+
+LOGITS = 2**24
+"""Logits that the loss holds at a time; the model's layer tests that it is its own number."""
+
+REDUCE_BUCKET, PREFETCH, LIVE, PERSISTENT = 500_000_000, 50_000_000, 1_000_000_000, 100_000
+"""Values of DeepSpeed's defaults: reduce_bucket_size, stage3_prefetch_bucket_size, stage3_max_live_parameters, and
+stage3_param_persistence_threshold, below which a weight is never given back."""
+
+ALLREDUCE = 500_000_000
+"""Gradients that DeepSpeed flattens into one copy for an all-reduce, where ZeRO does not reduce them."""
+
+DOUBLE_BYTES = 8
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Bytes at one moment of a step."""
+
+    weights: int
+    optimizer: int
+    """Master weights and moments."""
+
+    gradients: int
+    activations: int
+    buffers: int
+    """Logits, flat copies for communication, and the like."""
+
+    @property
+    def total(self) -> int:
+        """All together."""
+        return self.weights + self.optimizer + self.gradients + self.activations + self.buffers
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """Bytes that a rank needs in the course of a step."""
+
+    states: int
+    """What stays between two steps."""
+
+    loss: Moment
+    """While the last micro batch's loss is computed."""
+
+    backward: Moment
+    """At the end of its backward pass, while gradients are reduced."""
+
+    update: Moment
+
+    @property
+    def peak(self) -> Moment:
+        """The moment that needs most."""
+        return max((self.loss, self.backward, self.update), key=lambda moment: moment.total)
+
+
+def weight_sizes(model: ModelConfig, layout: Layout, stage: int) -> list[int]:
+    """Return values of each weight of a rank of pipeline ``stage``, padding included."""
+    parts, stages = layout.tensor_parallel_size, layout.pipeline_parallel_size
+    rows = padded_vocab_size(model.vocab_size, parts) // parts
+    norm = [model.hidden_size] * (2 if model.normalization == "layernorm" else 1)
+    sizes = []
+    if stage == 0:
+        sizes.append(rows * model.hidden_size)
+        if model.position_embedding == "learned":
+            sizes.append(model.seq_length * model.hidden_size)
+    count = model.num_layers // stages
+    for layer in range(stage * count, (stage + 1) * count):
+        sizes += _layer_weights(model, LayerSizes.of(model, layer), parts)
+    if stage == stages - 1:
+        sizes += norm
+        if not model.tie_embeddings:
+            sizes.append(rows * model.hidden_size)
+    return sizes
+
+
+def _layer_weights(model: ModelConfig, sizes: LayerSizes, parts: int) -> list[int]:
+    """Return values of each weight of a dense layer on one of so many tensor-parallel ranks."""
+    per_norm = 2 if model.normalization == "layernorm" else 1
+    query, key = sizes.heads * sizes.head_size // parts, sizes.groups * sizes.head_size // parts
+    inner = sizes.ffn // parts
+    up = inner * (2 if model.is_gated else 1)
+    found = [sizes.hidden] * (2 * per_norm)
+    found += [(query + 2 * key) * sizes.hidden, query * sizes.hidden, up * sizes.hidden, inner * sizes.hidden]
+    if model.add_bias:
+        found += [query + 2 * key, sizes.hidden, up, sizes.hidden]
+    if model.qk_norm:
+        found += [sizes.head_size] * (2 * per_norm)
+    return found
+
+
+def step_memory(config: RunConfig, layout: Layout, *, on_gpu: bool, value_bytes: int, stage: int = 0) -> StepMemory:
+    """Return what a rank of pipeline ``stage`` needs for a step; the config has no problems.
+
+    Args:
+        config: of the run.
+        layout: of its ranks.
+        on_gpu: whether tensors lie on a GPU. There a buffer takes its room whole, on a CPU as much as was written.
+        value_bytes: of a weight and an activation: 4 in fp32, else 2.
+        stage: of the pipeline.
+
+    Raises:
+        ConfigError: of what the config has is not counted here.
+    """
+    problems = uncounted(config)
+    if problems:
+        raise ConfigError(problems)
+    rank = _Rank(config, layout, config.rank_share(on_gpu=on_gpu, value_bytes=value_bytes), stage)
+    return StepMemory(states=rank.states(), loss=rank.loss(), backward=rank.backward(), update=rank.update())
+
+
+def uncounted(config: RunConfig) -> list[str]:
+    """Return what the formula knows nothing of."""
+    bad = []
+    if config.model.moe is not None:
+        bad.append("model.moe: memory is not counted, for an expert gets as many tokens as the router sends it")
+    if config.optimizer.kind == "muon":
+        bad.append("optimizer.kind: memory of muon is not counted; adamw and lion are")
+    if config.memory.offload():
+        bad.append("memory.offload_optimizer: memory is not counted with offload; leave it out")
+    return bad
+
+
+class _Rank:
+    """One rank of a run."""
+
+    def __init__(self, config: RunConfig, layout: Layout, share: RankShare, stage: int) -> None:
+        model, zero = config.model, config.deepspeed.get("zero_optimization", {})
+        self.zero_stage, self.copies, self.e = config.parallel.zero_stage, layout.num_copies, share.value_bytes
+        self.share = share
+        self.sizes = weight_sizes(model, layout, stage)
+        self.values = sum(self.sizes)
+        self.largest = max(self.sizes)
+        self.part = -(-self.values // self.copies)
+        self.is_last = stage == layout.pipeline_parallel_size - 1
+        self.rows = padded_vocab_size(model.vocab_size, share.tensor_parallel_size) // share.tensor_parallel_size
+        self.head_values = self.rows * model.hidden_size if self.is_last else 0
+        is_tied_copy = model.tie_embeddings and self.is_last and stage > 0
+        self.tied_copy = self.head_values if is_tied_copy else 0
+        self.accumulates = _num_micro_batches(config, layout) > 1
+        self.moment_bytes = (2 if config.optimizer.kind == "adamw" else 1) * (
+            2 if config.optimizer.moment_precision == "bf16" else FP32_BYTES
+        )
+        self.activations = StageActivations.of(model, config.parallel, share, stage)
+        self.again = recomputed(config.memory, model, config.parallel, share, stage)
+        self._zero: dict[str, Any] = zero
+        self.is_bf16 = self.e == 2 and not share.is_fp16
+
+    def _setting(self, name: str, default: int) -> int:
+        return int(self._zero.get(name, default))
+
+    @property
+    def bucket(self) -> int:
+        """Values that gradients are gathered into for a reduction."""
+        return self._setting("reduce_bucket_size", REDUCE_BUCKET)
+
+    @property
+    def filled(self) -> int:
+        """Values of the bucket that are ever written."""
+        return min(self.bucket, self.values)
+
+    def _room(self, values: int, written: int) -> int:
+        """Return values of a buffer that take room."""
+        return values if self.share.on_gpu else written
+
+    def weights(self) -> int:
+        """Bytes of weights that stay: under ZeRO-3 a part, and small ones whole."""
+        held = self.e * self.values
+        if self.zero_stage == 3:
+            parts = sum(-(-size // self.copies) for size in self.sizes)
+            held = self.e * (parts + self._persistent())
+        return held + self.e * self.tied_copy
+
+    def _persistent(self) -> int:
+        threshold = self._setting("stage3_param_persistence_threshold", PERSISTENT)
+        return sum(size for size in self.sizes if size < threshold)
+
+    def gathered(self) -> int:
+        """Bytes of weights that ZeRO-3 has whole: after a forward pass they stay, for the backward pass is near."""
+        if self.zero_stage < 3:
+            return 0
+        live = self._setting("stage3_max_live_parameters", LIVE)
+        return self.e * min(self.values - self._persistent(), live)
+
+    def optimizer(self) -> int:
+        """Bytes of master weights, which ZeRO keeps even in fp32, and of moments."""
+        if self.zero_stage == 0:
+            return self.moment_bytes * self.values
+        return (FP32_BYTES + self.moment_bytes) * self.part
+
+    def states(self) -> int:
+        """Bytes that stay between two steps."""
+        held = self.weights() + self.optimizer() + self._standing_gradients()
+        return held + (self.e * self._room(self.bucket, self.filled) if self.zero_stage == 3 else 0)
+
+    def _standing_gradients(self) -> int:
+        """Bytes of gradients that are never given back: whole in ZeRO-1 for bf16, a part in ZeRO-3."""
+        if self.zero_stage == 1 and self.is_bf16:
+            return FP32_BYTES * self.values
+        return FP32_BYTES * sum(-(-size // self.copies) for size in self.sizes) if self.zero_stage == 3 else 0
+
+    def accumulated(self) -> int:
+        """Bytes of gradients of the micro batches before the last."""
+        standing = self._standing_gradients()
+        if not self.accumulates:
+            return standing
+        if self.zero_stage == 3:
+            return standing
+        if self.zero_stage == 2:
+            return FP32_BYTES * self.part
+        if self.is_bf16:
+            return standing + self.e * self.values  # those of autograd are cleared at the next backward pass only
+        return FP32_BYTES * self.values
+
+    def loss(self) -> Moment:
+        """At the last micro batch's loss, or, under ZeRO-3, while weights come in."""
+        activations = self.activations.peak(self.again)
+        buffers = self._logits() if self.is_last else 0
+        if self.zero_stage == 3:
+            # What is fetched together lies in one buffer, and is copied out of it when the first of it is needed.
+            ahead = self.e * min(
+                self.values - self._persistent(), self._setting("stage3_prefetch_bucket_size", PREFETCH)
+            )
+            buffers = max(buffers, ahead - (self.activations.behind if self.is_last else 0))
+            buffers += self.e * self._room(self.bucket, self.filled if self.accumulates else 0)
+        elif self.zero_stage == 1 and not self.is_bf16 and self.accumulates:
+            buffers += FP32_BYTES * self._room(self.bucket, 0)
+        return self._moment(self.accumulated(), activations=activations, buffers=buffers, gathered=self.gathered())
+
+    def _logits(self) -> int:
+        """Bytes of a chunk's logits, and of gradients of the output matrix beyond what is kept."""
+        logits = self.rows * min(self.share.tokens, max(1, LOGITS // self.rows))
+        if self.e == FP32_BYTES:
+            return FP32_BYTES * logits
+        # As they come, in fp32, and their gradient rounded. Beside the gradient in fp32 the summand of a chunk, which
+        # a CPU widens to add it.
+        kept = FP32_BYTES if self.share.is_fp16 else self.e
+        widened = 0 if self.share.on_gpu else FP32_BYTES
+        return (self.e + FP32_BYTES + self.e) * logits + (FP32_BYTES - kept + self.e + widened) * self.head_values
+
+    def backward(self) -> Moment:
+        """At the end of the backward pass, or where gradients are reduced in its course."""
+        activations, gradients = 0, self._standing_gradients()
+        match self.zero_stage:
+            case 0:  # a flat copy of all for the all-reduce
+                gradients, buffers = FP32_BYTES * self.values, FP32_BYTES * min(self.values, ALLREDUCE)
+            case 1 if self.is_bf16:  # those of autograd; a flat copy in fp32, and one as it is sent
+                gradients += self.e * self.values
+                buffers = (FP32_BYTES + self.e) * min(self.values, ALLREDUCE)
+            case 1:  # moved into the bucket, which is flattened once more; this rank's part is copied out of it
+                gradients = FP32_BYTES * (self.values - self.filled + self.part)
+                buffers = FP32_BYTES * (self._room(self.bucket, self.filled) + self.filled)
+            case 2:
+                parts = 1 if self.e == 2 or not self.accumulates else 2
+                gradients = FP32_BYTES * self.part * parts
+                buffers = self.e * (self._room(self.bucket, self.filled) + self.filled)
+                buffers += FP32_BYTES * self.filled if self.e == 2 else 0
+            case _:
+                buffers = self.e * (self._room(self.bucket, self.filled) + self.filled + -(-self.filled // self.copies))
+        return self._moment(gradients, activations=activations, buffers=buffers, gathered=self.gathered())
+
+    def update(self) -> Moment:
+        """At the update; a norm is computed of a gradient in double precision."""
+        gradients, buffers = self._standing_gradients(), 0
+        if self.zero_stage == 0:
+            gradients = FP32_BYTES * self.values
+        elif self.zero_stage <= 2 and not (self.zero_stage == 1 and self.is_bf16):
+            gradients = FP32_BYTES * self.part
+            flat = 0 if self.e == 2 else FP32_BYTES * self.part
+            buffers = max(DOUBLE_BYTES * min(self.largest, self.part), flat)
+        elif self.zero_stage == 3:
+            buffers = FP32_BYTES * self.part + self.e * self._room(self.bucket, self.filled)
+        return self._moment(gradients, activations=0, buffers=buffers, gathered=0)
+
+    def _moment(self, gradients: int, *, activations: int, buffers: int, gathered: int) -> Moment:
+        return Moment(
+            weights=self.weights() + gathered,
+            optimizer=self.optimizer(),
+            gradients=gradients + FP32_BYTES * self.tied_copy,
+            activations=activations,
+            buffers=buffers,
+        )
+
+
+def _num_micro_batches(config: RunConfig, layout: Layout) -> int:
+    batch = config.batch
+    return batch.global_batch_size // (batch.micro_batch_size * layout.data_parallel_size)

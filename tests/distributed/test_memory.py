@@ -1,0 +1,98 @@
+"""What a rank holds by ZeRO stage, counted tensor by tensor, against the formula."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gptdist.config.run import RunConfig
+from gptdist.errors import ConfigError
+from gptdist.mesh.layout import Layout
+from gptdist.model import memory
+from tests.support.datasets import GPT2, LLAMA, MODERN, MOE, make_run_config, run_tree
+from tests.support.jobs import open_run
+from tests.support.kept import tensor_bytes
+from tests.support.layouts import TestedLayout
+from tests.support.ranks import run_ranks
+
+SPARE = 0.02
+"""Largest distance of states that are counted from the formula: token lengths, counters, paddings of a part."""
+
+WIDE = {"hidden_size": 192, "vocab_size": 2000, "num_layers": 3}
+BUCKET = {"zero_optimization": {"reduce_bucket_size": 500_000}}
+"""DeepSpeed's own takes 2 GB, of which little would be written."""
+
+CASES: list[tuple[TestedLayout, dict[str, Any], str]] = [
+    (TestedLayout(1, 1, 1), GPT2, "fp32"),
+    (TestedLayout(2, 0, 1), LLAMA, "fp32"),
+    (TestedLayout(2, 1, 1), GPT2, "fp32"),
+    (TestedLayout(2, 1, 1), LLAMA, "bf16"),
+    (TestedLayout(2, 2, 1), MODERN, "fp32"),
+    (TestedLayout(2, 2, 1), GPT2, "bf16"),
+    (TestedLayout(2, 3, 1), LLAMA, "fp32"),
+    (TestedLayout(2, 3, 1), GPT2, "bf16"),
+    (TestedLayout(2, 1, 2), GPT2, "fp32"),
+    (TestedLayout(2, 1, 1, pipeline_parallel_size=2), LLAMA | {"num_layers": 4}, "fp32"),
+]
+
+
+def held_after_a_step(tree: dict[str, Any]) -> tuple[int, int]:
+    """Return bytes of tensors that a step has left beyond those before the model, and the pipeline's stage."""
+    from gptdist.train.loop import train_step
+
+    before = tensor_bytes()
+    run = open_run(tree)
+    run.state.advance(train_step(run))
+    return tensor_bytes() - before, run.mesh.place.pp_rank
+
+
+@pytest.mark.parametrize(("layout", "model", "precision"), CASES)
+def test_states_are_those_of_the_formula(
+    layout: TestedLayout, model: dict[str, Any], precision: str, tmp_path: Path
+) -> None:
+    tree = run_tree(
+        tmp_path,
+        model=model | WIDE | {"num_layers": model.get("num_layers", 2)},
+        training={"precision": precision},
+        deepspeed=BUCKET,
+        **layout.sections(),
+    )
+    config = RunConfig.from_tree(tree)
+    for held, stage in run_ranks(layout.world_size, held_after_a_step, tree):
+        expected = memory.step_memory(
+            config,
+            Layout.of(config.parallel, layout.world_size),
+            on_gpu=True,  # buffers count whole, as tensors do
+            value_bytes=4 if precision == "fp32" else 2,
+            stage=stage,
+        )
+        assert held == pytest.approx(expected.states, rel=SPARE)
+
+
+def test_moments_of_the_optimizer_are_counted(tmp_path: Path) -> None:
+    found = {}
+    for kind, precision in (("adamw", "fp32"), ("adamw", "bf16"), ("lion", "bf16")):
+        optimizer = {"kind": kind, "moment_precision": precision, "beta2": 0.95}
+        config = make_run_config(tmp_path, optimizer=optimizer)
+        layout = Layout.of(config.parallel, 1)
+        values = sum(memory.weight_sizes(config.model, layout, 0))
+        held = memory.step_memory(config, layout, on_gpu=False, value_bytes=4).update.optimizer
+        found[kind, precision] = held / values
+    assert found == {("adamw", "fp32"): 12.0, ("adamw", "bf16"): 8.0, ("lion", "bf16"): 6.0}
+
+
+def test_what_is_not_counted_is_refused(tmp_path: Path) -> None:
+    config = make_run_config(tmp_path, model=MOE, optimizer={"kind": "muon"}, memory={"offload_optimizer": "cpu"})
+    with pytest.raises(ConfigError) as error:
+        memory.step_memory(config, Layout.of(config.parallel, 1), on_gpu=False, value_bytes=4)
+    assert [problem.partition(":")[0] for problem in error.value.problems] == [
+        "model.moe",
+        "optimizer.kind",
+        "memory.offload_optimizer",
+    ]
+
+
+def test_the_formula_knows_the_losss_chunks() -> None:
+    from gptdist.model.loss import CHUNK_ELEMENTS
+
+    assert memory.LOGITS == CHUNK_ELEMENTS
