@@ -35,8 +35,8 @@ class MemoryConfig(Section):
     def offload_problems(self, zero_stage: int, optimizer: str) -> list[str]:
         """Return why nothing can be offloaded so at ``zero_stage`` with ``optimizer``."""
         bad = [
-            f"memory.{key}: nvme cannot be trained: nothing tests it, for DeepSpeed's async_io has to be built with "
-            f"libaio; use cpu"
+            f"memory.{key}: nvme cannot be trained: DeepSpeed leaves empty tensors of what it has swapped out, which "
+            f"checkpoints do not read back; use cpu"
             for key in ("offload_optimizer", "offload_parameters")
             if getattr(self, key) == "nvme"
         ]

@@ -36,6 +36,9 @@ STEP_NORM = 0.2 * 3e-3
 LOSS_TOLERANCE = 5e-6
 """Losses of the next steps, sums in another order."""
 
+BF16_TOLERANCE = 0.01
+"""Losses of the first steps, weights rounded to 8 bits."""
+
 LAYOUTS = [
     TestedLayout(2, 0, 1),
     TestedLayout(2, 1, 1),
@@ -118,6 +121,28 @@ def test_other_layout_goes_on(folder: Path, kind: str, before: TestedLayout, aft
     whole = run_ranks(before.world_size, train_steps, trees[0], 5, 3)[0]
     seen = run_ranks(after.world_size, train_steps, trees[1], 5)[0]
     assert [loss for _, loss, _ in seen] == pytest.approx([loss for _, loss, _ in whole[3:]], abs=LOSS_TOLERANCE)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS[1:3], ids=str)
+def test_muon_goes_on_with_bf16_weights(folder: Path, layout: TestedLayout) -> None:
+    bf16 = {"training": {"precision": "bf16"}}
+    trees = [_tree(folder, f"bf16-{layout}", "muon", one, **bf16) for one in (TestedLayout(1, 1, 1), layout)]
+    expected = run_ranks(1, train_steps, trees[0], STEPS)[0]
+    seen = run_ranks(layout.world_size, train_steps, trees[1], STEPS, STEPS - 1)[0]
+    assert [loss for _, loss, _ in seen] == pytest.approx([loss for _, loss, _ in expected], abs=BF16_TOLERANCE)
+    assert run_ranks(layout.world_size, train_steps, trees[1], STEPS)[0] == seen[-1:]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS[1:3], ids=str)
+def test_lion_is_offloaded(folder: Path, one_rank, layout: TestedLayout) -> None:
+    tree = _tree(folder, "offload", "lion", layout, memory={"offload_optimizer": "cpu"})
+    expected = one_rank["lion"][0]
+    seen = run_ranks(layout.world_size, train_steps, tree, STEPS, STEPS - 1)[0]
+    assert [loss for _, loss, _ in seen] == pytest.approx([loss for _, loss, _ in expected], abs=LOSS_TOLERANCE)
+    assert run_ranks(layout.world_size, train_steps, tree, STEPS)[0] == seen[-1:]
+    tree["memory"] = {}
+    resumed = run_ranks(layout.world_size, train_steps, tree, STEPS)[0]
+    assert [loss for _, loss, _ in resumed] == pytest.approx([seen[-1][1]], abs=LOSS_TOLERANCE)
 
 
 def _resume_and_look(tree: dict[str, Any]) -> tuple[list[str], list[float], int]:

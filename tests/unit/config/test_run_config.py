@@ -82,7 +82,7 @@ EXPERTS = [
             ["parallel.tensor_parallel_size=8", "launch.ranks_per_node=8"],
             "(8) does not divide model.num_attention_heads (4); use one of [1, 2, 4]",
         ),
-        (["memory.offload_optimizer=nvme"], "memory.offload_optimizer: nvme cannot be trained: nothing tests it"),
+        (["memory.offload_optimizer=nvme"], "memory.offload_optimizer: nvme cannot be trained: DeepSpeed leaves empty"),
         (
             ["memory.offload_optimizer=cpu", "parallel.zero_stage=0"],
             "memory.offload_optimizer: ZeRO stage 0 cannot offload; set parallel.zero_stage to 1, 2 or 3",
