@@ -8,7 +8,7 @@ import pytest
 
 from gptdist.config.recomputation import StageActivations, least_bytes, recomputed
 from gptdist.config.run import RunConfig
-from tests.support.datasets import GPT2, LLAMA, MODERN, run_tree
+from tests.support.datasets import GPT2, LLAMA, MODERN, SHAPES, run_tree
 from tests.support.jobs import open_run, train_steps
 from tests.support.kept import KeptBytes
 from tests.support.layouts import TestedLayout
@@ -24,6 +24,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "llama-dropout": LLAMA | DROPOUT,
     "llama-learned": LLAMA | {"position_embedding": "learned"},
     "modern": MODERN,
+    "pruned": MODERN | HIDDEN_DROPOUT | {"num_layers": 4, "layer_shapes": SHAPES},
     "modern-dropout": MODERN | DROPOUT,
 }
 FORWARD_LAYOUTS = [

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.datasets import GPT2, MODERN, run_tree
+from tests.support.datasets import GPT2, MODERN, SHAPES, run_tree
 from tests.support.equality import STEPS, Trained, assert_same_training, train_on
 from tests.support.jobs import train_steps
 from tests.support.layouts import ONE_RANK, TestedLayout
@@ -14,12 +14,6 @@ from tests.support.ranks import run_ranks
 OTHER_LAYOUT_TOLERANCE = 5e-6
 """fp32 losses after a resume on another layout, where sums are taken in another order."""
 
-SHAPES = [
-    {"num_attention_heads": 2, "ffn_hidden_size": 48},
-    {"ffn_hidden_size": 0},
-    {"num_attention_heads": 0},
-    {"num_query_groups": 4, "ffn_hidden_size": 64},
-]
 PRUNED = MODERN | {"num_layers": 4, "layer_shapes": SHAPES}
 PRUNED_GPT2 = GPT2 | {"num_layers": 4, "layer_shapes": SHAPES, "hidden_dropout": 0.1, "attention_dropout": 0.1}
 
@@ -27,6 +21,7 @@ TENSOR_DATA = TestedLayout(4, 1, 2)
 TENSOR = TestedLayout(2, 1, 2)
 STAGES = TestedLayout(2, 1, 1, pipeline_parallel_size=2)
 SEQUENCE_ZERO3 = TestedLayout(2, 3, 2, sequence_parallel=True)
+SEQUENCE = TestedLayout(2, 1, 2, sequence_parallel=True)
 CONTEXT = TestedLayout(2, 2, 1, context_parallel_size=2)
 LAYOUTS = [TENSOR_DATA, STAGES, TestedLayout(2, 3, 1), SEQUENCE_ZERO3, CONTEXT]
 
@@ -50,6 +45,12 @@ def test_layout_equals_one_rank(folder: Path, reference: Trained, layout: Tested
     assert_same_training(train_on(layout, _tree(folder, str(layout), layout, PRUNED)), reference)
 
 
+def test_same_layout_resumes_bit_for_bit(folder: Path) -> None:
+    tree = _tree(folder, "same-layout", SEQUENCE, PRUNED_GPT2)
+    whole = run_ranks(2, train_steps, tree, 4, 2)[0]
+    assert run_ranks(2, train_steps, tree, 4)[0] == whole[2:], "floats are compared bit for bit"
+
+
 def test_muon_makes_each_layers_heads_orthogonal_on_every_layout(folder: Path) -> None:
     losses = []
     for layout in (ONE_RANK, TENSOR):
@@ -66,7 +67,7 @@ def test_layers_of_one_shape_are_the_model_without(folder: Path) -> None:
     assert shaped == plain, "floats are compared bit for bit"
 
 
-@pytest.mark.parametrize("layout", [ONE_RANK, SEQUENCE_ZERO3], ids=str)
+@pytest.mark.parametrize("layout", [ONE_RANK, SEQUENCE], ids=str)
 def test_recomputed_layers_give_the_same_losses(folder: Path, layout: TestedLayout) -> None:
     found = {}
     for kind in ("none", "attention", "mlp", "full") if layout == ONE_RANK else ("none", "mlp"):

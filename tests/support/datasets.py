@@ -119,6 +119,14 @@ MODERN = LLAMA | {
 }
 """Every switch of the Llama family that is not Llama's own."""
 
+SHAPES = [
+    {"num_attention_heads": 2, "ffn_hidden_size": 48},
+    {"ffn_hidden_size": 0},
+    {"num_attention_heads": 0},
+    {"num_query_groups": 4, "ffn_hidden_size": 64},
+]
+"""Of four layers, as pruning may leave them."""
+
 MOE = LLAMA | {
     "num_layers": 3,
     "qk_norm": True,
