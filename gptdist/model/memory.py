@@ -132,6 +132,8 @@ def uncounted(config: RunConfig) -> list[str]:
     bad = []
     if config.model.moe is not None:
         bad.append("model.moe: memory is not counted, for an expert gets as many tokens as the router sends it")
+    if config.model.layer_shapes is not None:
+        bad.append("model.layer_shapes: memory is counted of layers of one shape only")
     if config.optimizer.kind == "muon":
         bad.append("optimizer.kind: memory of muon is not counted; adamw and lion are")
     if config.memory.offload():
