@@ -10,6 +10,7 @@ from gptdist.checkpoint.manifest import Manifest, read_manifest
 from gptdist.config.run import RunConfig
 from gptdist.data.sources import TrainingData
 from gptdist.errors import CheckpointError
+from gptdist.telemetry.ledger import LEDGER_NAME, SAVED, read_json_lines
 from gptdist.tokenizer.tokenizer import Tokenizer
 
 FREE_MODEL_KEYS = ("attention_dropout", "hidden_dropout", "init_std")
@@ -83,6 +84,21 @@ def check_folder_continues(checkpoints: Path, identity: RunIdentity) -> Manifest
         return None
     check_continues(manifest, identity, str(folder))
     return manifest
+
+
+def check_none_lost(run_folder: Path, checkpoints: Path) -> None:
+    """Refuse to begin again where ``checkpoints`` is empty and the run's ledger notes one.
+
+    Raises:
+        CheckpointError: it does; the folder may be a mount that is missing.
+    """
+    ledger = run_folder / LEDGER_NAME
+    steps = [event.get("step") for event in read_json_lines(ledger) if event.get("event") == SAVED]
+    if steps:
+        raise CheckpointError(
+            f"{checkpoints}: holds no checkpoint, and {ledger} notes one of step {steps[-1]}; mount or restore the "
+            f"folder, or set another run_dir to begin again"
+        )
 
 
 def changes(was: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:

@@ -5,7 +5,18 @@ from gptdist.config.section import Section
 
 
 class CheckpointsConfig(Section):
-    """How checkpoints are kept."""
+    """How checkpoints are written and kept."""
+
+    asynchronous: bool = True
+    """Go on training while a checkpoint is written: each rank copies what it holds to buffers in the machine's memory,
+    12 bytes a parameter with AdamW, shared out among the ranks."""
+
+    host_buffer_bytes: int | None = None
+    """The most that a rank takes for these buffers; unset: half of the memory that is free at the first save, shared
+    by ``launch.ranks_per_node``. If a rank needs more, training waits while checkpoints are written."""
+
+    max_failed_saves: int = 3
+    """So many saves in a row that the disk refuses end the run; before that, a failed one is a warning."""
 
     keep: KeepConfig = KeepConfig()
     """Which of them stay in the run's folder."""
@@ -18,6 +29,14 @@ class CheckpointsConfig(Section):
             eval_steps: its interval of validations.
             train_steps: its length.
         """
-        return self.keep.problems(
+        bad = []
+        budget = self.host_buffer_bytes
+        if budget is not None and not self.asynchronous:
+            bad.append("checkpoints.host_buffer_bytes: belongs to asynchronous true, not false; remove it")
+        elif budget is not None and budget < 1:
+            bad.append(f"checkpoints.host_buffer_bytes: must be at least 1, got {budget}")
+        if self.max_failed_saves < 1:
+            bad.append(f"checkpoints.max_failed_saves: must be at least 1, got {self.max_failed_saves}")
+        return bad + self.keep.problems(
             "checkpoints.keep", save_steps=save_steps, eval_steps=eval_steps, train_steps=train_steps
         )

@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 LEDGER_NAME = "ledger.jsonl"
+SAVED = "checkpoint"
+"""The event of a checkpoint that has got its name."""
+
 _DIGEST_KEY = b', "digest": "'
 
 

@@ -48,7 +48,7 @@ def _run(config: RunConfig, rank: int) -> None:
     mesh, device = join(config, int(os.environ.get("LOCAL_RANK", "0")))
     run = build(config, mesh, device, stop_signal)
     nothing = contextlib.nullcontext()
-    with run.metrics or nothing, run.keeper or nothing, run.clock.watching_collectives():
+    with run.metrics or nothing, run.keeper or nothing, run.saver, run.clock.watching_collectives():
         is_done = train(run)
     if run.ledger is not None:
         run.ledger.write("done" if is_done else "stopped", step=run.state.step)

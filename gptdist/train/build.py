@@ -18,12 +18,13 @@ from torch import nn
 from gptdist.checkpoint.after_commit import Keeper
 from gptdist.checkpoint.find import newest_whole
 from gptdist.checkpoint.fragments import OptimizerFragments
-from gptdist.checkpoint.identity import RunIdentity, changes, check_continues
+from gptdist.checkpoint.identity import RunIdentity, changes, check_continues, check_none_lost
 from gptdist.checkpoint.load import load_run
 from gptdist.checkpoint.manifest import Manifest
 from gptdist.checkpoint.proof import order_digest
 from gptdist.checkpoint.prove import check_same_samples, source_positions
 from gptdist.checkpoint.read import CheckpointReader
+from gptdist.checkpoint.saver import Saver
 from gptdist.config.activations import RankShare
 from gptdist.config.precision import precision_problems
 from gptdist.config.recomputation import budget_problems, recomputed, tell
@@ -104,12 +105,14 @@ def build(config: RunConfig, mesh: Mesh, device: Device, stop_signal: StopSignal
         for line in tell(config.memory, config.model, config.parallel, _share(config, device)):
             logger.info("%s", line)
     _tell(config, mesh.layout, device, peak)
+    keeper = None if ledger is None else Keeper(config.checkpoints_folder, config.checkpoints, ledger)
     return Run(
         config=config,
         mesh=mesh,
         device=device,
         engine=engine,
         fragments=fragments,
+        saver=Saver(config, fragments, identity, mesh, ledger=ledger, keeper=keeper),
         parameters=locals_,
         data=data,
         validation=validation,
@@ -123,7 +126,7 @@ def build(config: RunConfig, mesh: Mesh, device: Device, stop_signal: StopSignal
         peak_flops=peak[0] if peak else None,
         metrics=_open_metrics(config, ledger, state),
         ledger=ledger,
-        keeper=None if ledger is None else Keeper(config.checkpoints_folder, config.checkpoints, ledger),
+        keeper=keeper,
     )
 
 
@@ -284,6 +287,7 @@ def _choose(config: RunConfig, identity: RunIdentity, data: TrainingData) -> str
     for line in passed_over:
         logger.warning("damaged checkpoint passed over: %s", line)
     if folder is None:
+        check_none_lost(config.folder, config.checkpoints_folder)
         return None
     manifest = CheckpointReader(folder).manifest
     check_continues(manifest, identity, str(folder))

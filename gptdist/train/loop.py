@@ -2,14 +2,12 @@
 
 import logging
 import math
-import time
 
 import torch
 import torch.distributed as dist
 
 from gptdist.checkpoint.manifest import Progress
 from gptdist.checkpoint.proof import ledger_facts
-from gptdist.checkpoint.save import save_checkpoint
 from gptdist.data.batches import Batch, cut_rows
 from gptdist.model.arithmetic import flops_per_token
 from gptdist.telemetry.profile import StepProfiler
@@ -65,7 +63,7 @@ def train(run: Run) -> bool:
         ends_early = is_evaluated and note_evaluation(run)
         if result.stopping or is_last or ends_early or has_rewound or state.step % every.save_steps == 0:
             with run.clock.part("checkpoint"):
-                save(run)
+                save(run, is_final=result.stopping or is_last or ends_early)
         if ends_early:
             tell_end(run, now=True)
             break
@@ -92,7 +90,7 @@ def train_step(run: Run) -> StepResult:
     run.engine.set_learning_rate(lr)
     run.engine.set_batch_size(samples)
     seq_length = config.seq_lengths.at(state.consumed_samples)
-    total = torch.zeros(2, dtype=torch.float64)
+    total = torch.zeros(4, dtype=torch.float64)
     with run.clock.part("data"):
         factor = mean_factor(run)
 
@@ -109,10 +107,13 @@ def train_step(run: Run) -> StepResult:
     ranks_with_loss = run.mesh.layout.world_size // run.mesh.layout.pipeline_parallel_size
     total[0] /= run.num_micro_batches * ranks_with_loss
     total[1] = run.stop_signal.was_seen
+    total[2:] = torch.tensor(run.saver.standing())
     if run.mesh.layout.world_size > 1:
         summed = total.to(run.device.torch_device)
         dist.all_reduce(summed)
         total = summed.cpu()
+    with run.clock.part("checkpoint"):
+        run.saver.hear(total[2:].tolist())
     with run.clock.part("optimizer"):
         verdict = guarded_update(run, loss=float(total[0]))
     if run.engine.overflowed and run.mesh.is_lead:
@@ -152,6 +153,7 @@ def log_step(run: Run, result: StepResult) -> None:
         "model_tflops": flops_per_second / 1e12,
         "mfu": flops_per_second / run.peak_flops if run.peak_flops else None,
         **spent.numbers,
+        "checkpoint_write_seconds": run.saver.take_write_seconds(),
         **{f"epochs_{name}": epochs for name, epochs in _epochs(run, state.consumed_samples).items()},
     }
     run.metrics.log("train", state.step, numbers)
@@ -192,14 +194,14 @@ def log_evaluation(run: Run) -> None:
         run.metrics.log("validation", run.state.step, found.numbers(leading))
 
 
-def save(run: Run) -> None:
-    """Write a checkpoint of the state after the last step. Collective: every rank calls it."""
+def save(run: Run, *, is_final: bool = False) -> None:
+    """Begin a checkpoint of the state after the last step; the final one is on the disk when this returns.
+
+    Collective: every rank calls it.
+    """
     state = run.state
-    begin = time.perf_counter()
     proof = proof_now(run)
-    folder = save_checkpoint(
-        run.config.checkpoints_folder,
-        run.fragments,
+    run.saver.save(
         Progress(
             step=state.step,
             consumed_samples=state.consumed_samples,
@@ -214,12 +216,7 @@ def save(run: Run) -> None:
             initial_weights=state.initial_weights,
             proof=proof,
         ),
-        run.identity,
-        run.mesh,
+        **ledger_facts(proof),
     )
-    seconds = time.perf_counter() - begin
-    if run.keeper is not None:
-        run.keeper.after_commit(folder)
-    if run.ledger is not None:
-        run.ledger.write("checkpoint", step=state.step, seconds=seconds, **ledger_facts(proof))
-        logger.info("step %d | saved %s in %.2f s", state.step, folder, seconds)
+    if is_final:
+        run.saver.finish()

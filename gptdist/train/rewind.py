@@ -28,6 +28,8 @@ def rewind_if_needed(run: Run, result: StepResult) -> bool:
     state, guards = run.state, run.config.guards
     if not state.guards.is_too_much(guards):
         return False
+    with run.clock.part("checkpoint"):
+        run.saver.settle()
     if state.guards.rewinds >= guards.max_rewinds:
         raise TrainingError(
             f"{where(run, result)}; the run went back to a checkpoint {state.guards.rewinds} times, "

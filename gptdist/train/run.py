@@ -13,6 +13,7 @@ from gptdist.checkpoint.fragments import OptimizerFragments
 from gptdist.checkpoint.identity import RunIdentity
 from gptdist.checkpoint.manifest import LowestLoss, Progress, SourceRecord
 from gptdist.checkpoint.proof import KEPT_STEPS, StepRecord
+from gptdist.checkpoint.saver import Saver
 from gptdist.config.run import RunConfig
 from gptdist.data.rules import SampleRules
 from gptdist.data.sources import TrainingData, ValidationSource
@@ -121,6 +122,7 @@ class Run:
     device: Device
     engine: Engine
     fragments: OptimizerFragments
+    saver: Saver
     parameters: Sequence[LocalParameter]
     """What this rank holds of the model."""
 

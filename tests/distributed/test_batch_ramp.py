@@ -79,4 +79,5 @@ def _sizes(tree, until: int) -> list[tuple[int, float]]:
         run.state.advance(result)
         seen.append((result.samples, result.loss))
     save(run)
+    run.saver.finish()
     return seen

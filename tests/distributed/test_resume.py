@@ -125,6 +125,15 @@ def test_nothing_whole_is_an_error_not_a_new_beginning(folder: Path) -> None:
         run_ranks(1, train_steps, tree, END)
 
 
+def test_a_missing_folder_of_checkpoints_is_an_error_not_a_new_beginning(folder: Path) -> None:
+    tree = _tree(folder, "gone", ONE, GPT2)
+    run_ranks(1, train_steps, tree, 2, 2)
+    (folder / "gone" / "checkpoints").rename(folder / "gone" / "elsewhere")
+    said = r"gone/checkpoints: holds no checkpoint, and .*ledger.jsonl notes one of step 2; .* set another run_dir"
+    with pytest.raises(AssertionError, match=said):
+        run_ranks(1, train_steps, tree, END)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -183,9 +192,10 @@ def _die_at_fsync(tree, count: int) -> None:
 def test_full_disk_fails_on_every_rank_and_keeps_what_is_there(folder: Path) -> None:
     tree = _tree(folder, "disk", Z1, GPT2)
     run_ranks(2, train_steps, tree, 2, 2)
-    with pytest.raises(AssertionError, match=r"No space left on device.*older checkpoints are untouched") as failure:
+    said = r"not written \(rank 1: .*No space left on device\), older checkpoints are untouched; it was to be the last"
+    with pytest.raises(AssertionError, match=said) as failure:
         run_ranks(2, _fail_to_save, tree)
-    assert "another rank failed" in str(failure.value), "the rank with space also hears of it"
+    assert str(failure.value).count("CheckpointError: ") == 2, "the rank with space also hears of it"
     assert [path.name for path in (folder / "disk" / "checkpoints").glob("step_*")] == ["step_00000002"]
     assert run_ranks(2, train_steps, tree, END)[0][0][0] == 3
 

@@ -30,7 +30,7 @@ def train_slowly(tree: dict[str, Any], slow_rank: int, slow_part: str) -> None:
         "forward_backward": (run.engine.deepspeed, "backward"),
         "optimizer": (run.engine, "update"),
         "evaluation": (loop, "evaluate"),
-        "checkpoint": (loop, "save_checkpoint"),
+        "checkpoint": (run.saver, "save"),
     }[slow_part]
     original = getattr(owner, name)
 

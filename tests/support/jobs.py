@@ -31,6 +31,7 @@ def train_steps(tree: dict[str, Any], until: int, save_at: int | None = None) ->
         seen.append((run.state.step, result.loss, result.grad_norm))
         if run.state.step == save_at:
             save(run)
+    run.saver.finish()
     return seen
 
 
@@ -59,6 +60,6 @@ def train_run(tree: dict[str, Any]) -> tuple[bool, int]:
 
     run = open_run(tree)
     nothing = contextlib.nullcontext()
-    with run.metrics or nothing, run.keeper or nothing:
+    with run.metrics or nothing, run.keeper or nothing, run.saver:
         is_done = train(run)
     return is_done, run.state.step

@@ -15,7 +15,7 @@ from gptdist.checkpoint.fragments import OptimizerFragments
 from gptdist.checkpoint.identity import RunIdentity
 from gptdist.checkpoint.manifest import Progress
 from gptdist.checkpoint.read import CheckpointReader
-from gptdist.checkpoint.save import save_checkpoint
+from gptdist.checkpoint.saver import Saver
 from gptdist.cli.main import main
 from gptdist.compress import trained_on
 from gptdist.compress.export import trained_logits
@@ -39,12 +39,15 @@ def saved_run(folder: Path, model_section: dict[str, Any]) -> tuple[Path, Traine
     model = trained(**tree["model"])
     with megatron_model(model) as (network, mesh):
         locals_ = list(local_parameters(network, model.config, 1, 0))
-        identity = RunIdentity(RunConfig.from_tree(tree).tree(), ByteTokenizer.fingerprint, {})
+        config = RunConfig.from_tree(tree)
+        identity = RunIdentity(config.tree(), ByteTokenizer.fingerprint, {})
         progress = Progress(
             step=30, consumed_samples=240, consumed_tokens=7680, optimizer_step=30, validation_loss=2.25
         )
         fragments = OptimizerFragments(torch.optim.AdamW(network.parameters()), locals_, OptimizerConfig())
-        save_checkpoint(folder / "run/checkpoints", fragments, progress, identity, mesh)
+        saver = Saver(config, fragments, identity, mesh)
+        saver.save(progress)
+        saver.finish()
     return folder / "run", model
 
 

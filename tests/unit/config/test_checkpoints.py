@@ -46,3 +46,18 @@ def test_defaults() -> None:
     assert (
         CheckpointsConfig.from_tree({"keep": {"last": 3, "every_steps": 500, "for_hours": 0.5}}).problems(**RUN) == []
     )
+
+
+@pytest.mark.parametrize(
+    ("section", "problem"),
+    [
+        (
+            {"asynchronous": False, "host_buffer_bytes": 10},
+            "checkpoints.host_buffer_bytes: belongs to asynchronous true, not false; remove it",
+        ),
+        ({"host_buffer_bytes": 0}, "checkpoints.host_buffer_bytes: must be at least 1, got 0"),
+        ({"max_failed_saves": 0}, "checkpoints.max_failed_saves: must be at least 1, got 0"),
+    ],
+)
+def test_saving(section: dict[str, Any], problem: str) -> None:
+    assert CheckpointsConfig.from_tree(section).problems(**RUN) == [problem]
