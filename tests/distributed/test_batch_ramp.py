@@ -78,6 +78,5 @@ def _sizes(tree, until: int) -> list[tuple[int, float]]:
         result = train_step(run)
         run.state.advance(result)
         seen.append((result.samples, result.loss))
-    save(run)
-    run.saver.finish()
+    save(run, is_final=True)
     return seen

@@ -27,7 +27,7 @@ def save_both(tree: dict[str, Any]) -> None:
     run = open_run(tree)
     for _ in range(2):
         run.state.advance(train_step(run))
-    save(run)
+    save(run, is_final=True)
     run.engine.deepspeed.save_checkpoint(str(run.config.folder / "theirs"))
 
 

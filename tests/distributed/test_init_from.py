@@ -44,7 +44,7 @@ def _tree(folder: Path, name: str, layout: TestedLayout = LAYOUTS[0], init_from:
 def begin_and_save(tree) -> None:
     from gptdist.train.loop import save
 
-    save(open_run(tree))
+    save(open_run(tree), is_final=True)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def _train_and_watch(tree: dict[str, Any], until: int, save_at: int) -> dict[int
         seen[run.state.step] = list(read)
         read.clear()
         if run.state.step == save_at:
-            save(run)
+            save(run, is_final=True)
     return seen
 
 
