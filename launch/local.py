@@ -15,14 +15,17 @@ SHUTDOWN_SECONDS = 60
 """How long torchrun lets ranks save after a signal before it kills them."""
 
 
-def local_command(config: RunConfig, config_path: Path, overrides: Sequence[str], *, cores: int) -> NodeCommand:
+def local_command(
+    config: RunConfig, config_path: Path, words: Sequence[str], *, cores: int, module: str = "gptdist.train"
+) -> NodeCommand:
     """Return the command that trains ``config`` here.
 
     Args:
         config: the resolved config.
         config_path: file it was read from; the ranks read it again.
-        overrides: ``key=value`` words on top of the file.
+        words: what each rank gets behind it, such as ``key=value`` overrides.
         cores: processor cores to share out between the ranks.
+        module: what each rank runs.
     """
     ranks = config.launch.ranks_per_node
     threads = config.launch.threads_per_rank or max(1, cores // ranks)
@@ -36,9 +39,9 @@ def local_command(config: RunConfig, config_path: Path, overrides: Sequence[str]
         f"--signals-to-handle={TORCHRUN_SIGNALS}",
         f"--shutdown-timeout={SHUTDOWN_SECONDS}",
         "-m",
-        "gptdist.train",
+        module,
         str(config_path),
-        *overrides,
+        *words,
     )
     environment = {
         "OMP_NUM_THREADS": str(threads),

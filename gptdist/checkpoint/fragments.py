@@ -48,6 +48,14 @@ class Fragment:
         """Number of values."""
         return self.states[WEIGHT].numel()
 
+    @property
+    def valid_numel(self) -> int:
+        """Number of values that are no padding, which stands only at the end of a local tensor."""
+        local = self.local
+        assert local.valid_length == local.local_length or local.logical.outer == 1, "padding inside a tensor"
+        valid = local.logical.outer * local.valid_length * local.logical.inner
+        return max(0, min(self.numel, valid - self.start))
+
 
 class OptimizerFragments:
     """The fragments that this rank holds, and the way back from them to the model's weights."""

@@ -8,6 +8,9 @@ from gptdist.config.section import Section
 KEPT_STEPS = 32
 """Last steps whose loss and gradient norm a checkpoint keeps."""
 
+KEPT_FIRST_STEPS = 4
+"""Likewise the first ones behind the checkpoint before: a replay of few steps finds them."""
+
 
 class SourcePosition(Section):
     """How far a run has read one of its sources."""
@@ -71,7 +74,13 @@ class ResumeProof(Section):
     sources: tuple[SourcePosition, ...]
     next_batch: NextBatch
     steps: tuple[StepRecord, ...]
-    """The last ones, oldest first."""
+    """The first ones behind the checkpoint before and the last ones, oldest first."""
+
+
+def kept_steps(steps: list[StepRecord], saved_step: int) -> list[StepRecord]:
+    """Return those of ``steps`` that the next checkpoint keeps, when the one before is of ``saved_step``."""
+    last = steps[-1].step - KEPT_STEPS
+    return [one for one in steps if one.step > last or saved_step < one.step <= saved_step + KEPT_FIRST_STEPS]
 
 
 def order_digest(sources: tuple[SourcePosition, ...]) -> str:

@@ -30,7 +30,7 @@ class RankPart:
         entries: list[FragmentEntry] = []
         name = f"rank_{mesh.rank:05d}.safetensors"
         if not fragments.is_plain:
-            shares = [(fragment, 0, _valid_numel(fragment)) for fragment in fragments.all()]
+            shares = [(fragment, 0, fragment.valid_numel) for fragment in fragments.all()]
         else:  # every replica holds everything: each writes a part
             shares = [(fragment, *_share(fragment, mesh)) for fragment in fragments.all()]
         for fragment, begin, end in shares:
@@ -74,16 +74,8 @@ def _tensor_entry(fragment: Fragment) -> TensorEntry:
 
 def _share(fragment: Fragment, mesh: Mesh) -> tuple[int, int]:
     """Return the part of what several ranks hold alike that this one writes."""
-    numel = _valid_numel(fragment)
+    numel = fragment.valid_numel
     parts = mesh.layout.expert_parallel_size if is_expert(fragment.local.logical.name) else 1
     size = -(-numel // (mesh.layout.num_copies // parts))
     begin = min(numel, mesh.copy_rank // parts * size)
     return begin, min(numel, begin + size)
-
-
-def _valid_numel(fragment: Fragment) -> int:
-    """Return how many of a fragment's values are no padding; padding stands only at the end of a local tensor."""
-    local = fragment.local
-    assert local.valid_length == local.local_length or local.logical.outer == 1, "padding inside a tensor"
-    valid = local.logical.outer * local.valid_length * local.logical.inner
-    return max(0, min(fragment.numel, valid - fragment.start))

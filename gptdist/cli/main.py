@@ -14,6 +14,8 @@ COMMANDS = {
     "config": "check a run config and show it resolved",
     "launch": "start training, here or on a cluster",
     "checkpoint": "list, show, verify and average checkpoints",
+    "resume-check": "replay the steps between two checkpoints and say PASS or FAIL",
+    "audit": "prove from a run's records that every sample was seen as scheduled",
     "evaluate": "validation loss and bits per byte of a checkpoint",
     "generate": "continue a prompt",
     "import": "make a checkpoint of weights that other programs wrote",
@@ -21,8 +23,8 @@ COMMANDS = {
 }
 """Each sub-command and its one-line help; the code is the module ``gptdist.cli.<name>``."""
 
-MODULES = {"import": "import_weights"}
-"""Modules that cannot be called as their command, whose name is a word of the language."""
+MODULES = {"import": "import_weights", "resume-check": "resume_check"}
+"""Modules that cannot be called as their command, whose name is no name in the language."""
 
 EXIT_INTERRUPTED = 130
 

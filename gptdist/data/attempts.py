@@ -12,6 +12,9 @@ from gptdist.telemetry.ledger import LEDGER_NAME, read_json_lines
 from gptdist.telemetry.metrics import METRICS_NAME
 
 START = "start"
+INITIAL_WEIGHTS = "initial_weights"
+"""Whose weights a run began with; the step in it is another run's."""
+
 _ENDS = ("done", "stopped", "rewind")
 _NEEDED = {"attempt", "step", "consumed_samples", "world_size", "config", "data_fingerprints"}
 
@@ -128,7 +131,7 @@ def read_attempts(run: Path) -> list[Attempt]:
         )
     rows = [row for row in read_json_lines(run / METRICS_NAME) if isinstance(row, dict)]
     steps: dict[int, int] = {}
-    for record in events + rows:
+    for record in [event for event in events if event.get("event") != INITIAL_WEIGHTS] + rows:
         number = int(record.get("attempt", 0))
         steps[number] = max(steps.get(number, 0), int(record.get("step", 0)))
     ended = {int(event.get("attempt", 0)) for event in events if event.get("event") in _ENDS}

@@ -7,6 +7,7 @@ import hashlib
 import json
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +80,40 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             continue
     return records
+
+
+@dataclass(frozen=True)
+class LedgerLine:
+    """One event, and which line of the ledger it is."""
+
+    number: int
+    facts: dict[str, Any]
+
+
+def read_checked(path: Path) -> tuple[list[LedgerLine], list[str], list[str]]:
+    """Return the events of a ledger, the places where a line is torn, and those where it is not as it was written."""
+    events: list[LedgerLine] = []
+    torn: list[str] = []
+    edited: list[str] = []
+    before, content = "", path.read_bytes() if path.exists() else b""
+    for number, line in enumerate(content.splitlines(), 1):
+        parts, facts = split_digest(line), _parsed(line)
+        if facts is None:
+            torn.append(f"{path}:{number}: is no whole line; a crash tore it, or it was edited")
+            continue
+        if parts is None or parts[1] != line_digest(before, parts[0]):
+            edited.append(
+                f"{path}:{number}: does not follow from the line before; it was edited, or lines before it were "
+                f"edited, removed or put in"
+            )
+        before = before if parts is None else parts[1]
+        events.append(LedgerLine(number, facts))
+    return events, torn, edited
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        facts = json.loads(line)
+    except ValueError:
+        return None
+    return facts if isinstance(facts, dict) and isinstance(facts.get("attempt"), int) else None

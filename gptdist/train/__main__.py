@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 from gptdist.config.load import read_config
@@ -12,8 +13,8 @@ from gptdist.errors import EXIT_USER_ERROR, ConfigError, GptDistError
 from gptdist.telemetry.metrics import set_up_logging
 
 
-def main(arguments: list[str]) -> int:
-    """Train the run that ``arguments`` name; return the exit status."""
+def main(arguments: list[str], work: Callable[[RunConfig, int], None] | None = None) -> int:
+    """Train the run that ``arguments`` name, or do other ``work`` with its config and the rank; return the status."""
     rank = int(os.environ.get("RANK", "0"))
     set_up_logging(rank)
     try:
@@ -21,7 +22,7 @@ def main(arguments: list[str]) -> int:
         problems = config.problems(int(os.environ.get("WORLD_SIZE", "1"))) + config.telemetry.package_problems()
         if problems:
             raise ConfigError(f"{arguments[0]}: {problem}" for problem in problems)
-        _run(config, rank)
+        (work or _run)(config, rank)
     except GptDistError as error:
         who = "gptdist" if rank == 0 else f"gptdist rank {rank}"
         for line in error.problems:

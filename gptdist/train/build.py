@@ -29,7 +29,7 @@ from gptdist.config.activations import RankShare
 from gptdist.config.precision import precision_problems
 from gptdist.config.recomputation import budget_problems, recomputed, tell
 from gptdist.config.run import RunConfig
-from gptdist.data.attempts import START, start_facts
+from gptdist.data.attempts import INITIAL_WEIGHTS, START, start_facts
 from gptdist.data.order import SampleOrder
 from gptdist.data.plan import DataPlan, check_epochs
 from gptdist.data.rules import SampleRules
@@ -269,7 +269,7 @@ def record_start(
     """Note what ``gptdist data trace`` and ``gptdist audit`` need, and whose weights the run begins with."""
     positions = source_positions(order, state.consumed_samples)
     if state.initial_weights is not None and state.step == 0:
-        ledger.write("initial_weights", **state.initial_weights.tree())
+        ledger.write(INITIAL_WEIGHTS, **state.initial_weights.tree())
     facts = start_facts(
         identity.config,
         identity.data_fingerprints,

@@ -6,7 +6,8 @@ from gptdist.train.run import Run
 
 
 def proof_now(run: Run) -> ResumeProof | None:
-    """Return the proof of a checkpoint of where ``run`` stands; rank 0 writes the manifest, no other needs one."""
+    """Return the proof of the checkpoint that ``run`` now saves; rank 0 writes the manifest, no other needs one."""
+    run.state.saved_step = run.state.step
     if run.ledger is None:
         return None
     return make_proof(

@@ -12,7 +12,7 @@ from gptdist.checkpoint.after_commit import Keeper
 from gptdist.checkpoint.fragments import OptimizerFragments
 from gptdist.checkpoint.identity import RunIdentity
 from gptdist.checkpoint.manifest import LowestLoss, Progress, SourceRecord
-from gptdist.checkpoint.proof import KEPT_STEPS, StepRecord
+from gptdist.checkpoint.proof import StepRecord, kept_steps
 from gptdist.checkpoint.saver import Saver
 from gptdist.config.run import RunConfig
 from gptdist.data.rules import SampleRules
@@ -77,7 +77,10 @@ class TrainState:
     guards: GuardState = field(default_factory=GuardState)
     initial_weights: SourceRecord | None = None
     recent: list[StepRecord] = field(default_factory=list)
-    """The last steps, oldest first, for a checkpoint's proof."""
+    """Steps for the next checkpoint's proof."""
+
+    saved_step: int = 0
+    """Step of the newest checkpoint."""
 
     saved_by: int | None = None
     """Attempt that saved the checkpoint which this goes on from."""
@@ -97,6 +100,7 @@ class TrainState:
             guards=GuardState.of(progress.guards),
             initial_weights=progress.initial_weights,
             recent=[] if progress.proof is None else list(progress.proof.steps),
+            saved_step=progress.step,
             saved_by=None if progress.proof is None else progress.proof.attempt,
         )
 
@@ -108,7 +112,7 @@ class TrainState:
             self.loss = result.loss
         skipped = result.refusal is not None
         self.recent.append(StepRecord(step=self.step, skipped=skipped, **result.finite_numbers()))
-        del self.recent[:-KEPT_STEPS]
+        self.recent = kept_steps(self.recent, self.saved_step)
         self.since.samples += result.samples
         self.since.steps += 1
 

@@ -99,6 +99,7 @@ def test_sizes_stay_readable() -> None:
     [
         "data_prep.executors.choose",
         "data_prep.pipeline",
+        "gptdist.checkpoint.audit_report",
         "gptdist.checkpoint.find",
         "gptdist.checkpoint.initial",
         "gptdist.checkpoint.show",
