@@ -186,9 +186,9 @@ class Saver:
             self._failed_in_a_row, self._failure = 0, ""
             self._tell(flight)
             return
-        reasons = self._gather(flight.error)
         if self._mesh.is_lead:
             flight.target.discard()
+        reasons = self._gather(flight.error)
         if worst == _BROKEN:
             broken = CheckpointError(f"{flight.target.final}: not written ({reasons}); older checkpoints are untouched")
             raise broken if flight.error is None else flight.error
