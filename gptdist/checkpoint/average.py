@@ -78,7 +78,7 @@ def _portions(count: int, shares: Sequence[float] | None) -> list[float]:
 
 
 def _shapes(reader: CheckpointReader) -> dict[str, tuple[int, ...]]:
-    return logical_shapes(ModelConfig.from_tree(reader.manifest.config["model"], origin=str(reader.folder)))
+    return logical_shapes(ModelConfig.from_tree(reader.manifest.config.get("model", {}), origin=str(reader.folder)))
 
 
 def _require_alike(readers: Sequence[CheckpointReader]) -> None:
@@ -94,7 +94,9 @@ def _require_alike(readers: Sequence[CheckpointReader]) -> None:
         where = f"{first.folder} and {reader.folder}"
         if any(reader.folder.resolve() == other.folder.resolve() for other in readers[:index]):
             raise CheckpointError(f"{reader.folder}: named twice; name it once, and give it its share with --weights")
-        for line in model_differences(first.manifest.config["model"], reader.manifest.config["model"], where).values():
+        for line in model_differences(
+            first.manifest.config.get("model", {}), reader.manifest.config.get("model", {}), where
+        ).values():
             raise CheckpointError(f"{where}: {line}; average checkpoints of one model")
         if reader.manifest.tokenizer_fingerprint != first.manifest.tokenizer_fingerprint:
             raise CheckpointError(

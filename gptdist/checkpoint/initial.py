@@ -15,7 +15,7 @@ def check_begins(manifest: Manifest, identity: RunIdentity, where: Path) -> list
         CheckpointError: the weights are of another model or tokenizer; names the first difference.
     """
     now = identity.config["model"]
-    lines = model_differences(manifest.config["model"], now, str(where))
+    lines = model_differences(manifest.config.get("model", {}), now, str(where))
     is_stretched = now["position_embedding"] == "rope"  # learned positions are weights, one for each
     for key, line in lines.items():
         if key.partition(".")[0] not in STRETCHED_KEYS or not (is_stretched or key == "local_attention_window"):
@@ -26,6 +26,6 @@ def check_begins(manifest: Manifest, identity: RunIdentity, where: Path) -> list
     if was and was != have:
         raise CheckpointError(
             f"training.init_from: {where}: trained with tokenizer {was[:12]}, data.tokenizer is {have[:12]}; "
-            f"prepare the data with the one it was trained with"
+            f"prepare the data with the one it was trained with (if they are the same, import it with --tokenizer)"
         )
     return list(lines.values())

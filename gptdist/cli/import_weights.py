@@ -17,6 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tokenizer", type=Path, metavar="DIR", help="tokenizer (default: the config's, else the one in SOURCE)"
     )
+    parser.add_argument(
+        "--no-check", action="store_true", help="do not compare logits with transformers', for which the model must fit"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="config values to replace")
     parser.set_defaults(run=run)
 
@@ -34,7 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
     warnings.filterwarnings("ignore", module=r"megatron")
     from gptdist.compress.import_model import ImportOptions, import_weights
 
-    result = import_weights(arguments.source, arguments.output, ImportOptions(config, arguments.tokenizer))
+    options = ImportOptions(config, arguments.tokenizer, is_compared=not arguments.no_check)
+    result = import_weights(arguments.source, arguments.output, options)
     manifest = result.manifest
     assert manifest.origin is not None, "an import says where it is from"
     size = sum(entry.num_bytes for entry in manifest.files)

@@ -46,6 +46,9 @@ class ImportOptions:
     tokenizer: Path | None = None
     """Folder of the tokenizer; default: that of ``config``, else the one beside the weights."""
 
+    is_compared: bool = True
+    """Whether logits are compared with transformers', for which each of the two has to fit into memory."""
+
 
 @dataclass(frozen=True)
 class ImportResult:
@@ -99,12 +102,12 @@ def import_huggingface(source: Path, output: Path, options: ImportOptions) -> Im
     record = SourceRecord(path=str(source), files=tuple(describe_file(file) for file in [path, *weights.paths]))
     found = _Found("huggingface", record, _run_config(options, model, place, output.name), _fingerprint(tokenizer))
     parity: list[Parity] = []
-    manifest = found.write(
-        output,
-        _all_weights(model, weights),
-        check=lambda folder: parity.append(_compare(source, CheckpointReader(folder), model)),
-    )
-    return ImportResult(manifest, place, parity[0])
+
+    def compare(folder: Path) -> None:
+        parity.append(_compare(source, CheckpointReader(folder), model))
+
+    manifest = found.write(output, _all_weights(model, weights), check=compare if options.is_compared else None)
+    return ImportResult(manifest, place, parity[0] if parity else None)
 
 
 def import_deepspeed(source: Path, output: Path, options: ImportOptions) -> ImportResult:

@@ -40,7 +40,6 @@ _NO_FUNCTION = {
     "embd_pdrop",
     "eos_token_id",
     "id2label",
-    "initializer_range",
     "is_encoder_decoder",
     "label2id",
     "max_window_layers",
@@ -133,17 +132,25 @@ def model_from_huggingface(tree: Mapping[str, Any], where: str) -> ModelConfig:
             f"{where}: architectures {name}, model_type {tree.get('model_type')}; can be imported: "
             f"{', '.join(_MODEL_TYPES)}"
         )
-    fields = _Fields(tree, where)
-    section = _gpt2(fields) if name == GPT2_CLASS else _rotary(fields, name)
-    if (std := float(tree.get("initializer_range") or 0.0)) > 0.0:
-        section["init_std"] = std
-    fields.require_nothing_left()
+    try:
+        section = _section(_Fields(tree, where), name)
+    except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+        raise ModelImportError(f"{where}: a value is not of its kind ({error}); take another copy") from None
     model = ModelConfig.from_tree(section, origin=where)
     bad = [f"{where}: as {problem}" for problem in model.problems() + export_problems(model)]
     if bad:
         raise ModelImportError("; ".join(bad))
     assert huggingface_class(model) == name, f"{name} came out as {huggingface_class(model)}"
     return model
+
+
+def _section(fields: _Fields, name: str) -> dict[str, Any]:
+    """Return the model section that takes up every key."""
+    section = _gpt2(fields) if name == GPT2_CLASS else _rotary(fields, name)
+    if (std := float(fields.take("initializer_range", 0.0))) > 0.0:
+        section["init_std"] = std
+    fields.require_nothing_left()
+    return section
 
 
 def _gpt2(fields: _Fields) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from gptdist.config.model import ModelConfig
 from gptdist.errors import CheckpointError
 from gptdist.model.hf_names import logical_shapes
 from tests.support.datasets import GPT2, LLAMA, MOE
+from tests.support.memory import peak_bytes
+from tests.support.ranks import run_ranks
 
 
 def write(folder: Path, seed: int, *, model=GPT2, step: int | None = None, tokenizer: str = "0" * 64, weights=None):
@@ -151,6 +153,15 @@ def test_manifest_with_other_shapes_is_refused(pair: list[Path], tmp_path: Path)
         CheckpointError, match=r"'embedding.word_embeddings.weight' is \[32, 257\], .* says \[257, 32\]"
     ):
         average(pair, tmp_path / "mean")
+
+
+def test_one_tensor_at_a_time_is_in_memory(tmp_path: Path) -> None:
+    model = GPT2 | {"num_layers": 12, "hidden_size": 256}
+    for number in (1, 2):
+        write(tmp_path / f"step_{number:08d}", number, model=model)
+    paths = [tmp_path / f"step_{number:08d}" for number in (1, 2)]
+    whole = (paths[0] / "weights.safetensors").stat().st_size
+    assert run_ranks(1, peak_bytes, average, paths, tmp_path / "mean")[0] < 0.4 * whole, "the largest is a fortieth"
 
 
 def test_numbers_that_are_not_finite_are_refused(tmp_path: Path) -> None:

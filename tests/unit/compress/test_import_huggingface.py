@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from gptdist.checkpoint.read import CheckpointReader
 from gptdist.checkpoint.verify import verify
 from gptdist.cli.main import main
 from gptdist.compress import import_model
+from gptdist.compress.hf_files import HuggingFaceWeights
 from gptdist.compress.import_model import ImportOptions, import_huggingface
 from gptdist.errors import ModelImportError
 from gptdist.mesh.groups import destroy_mesh
@@ -92,6 +94,13 @@ def test_a_run_config_decides_the_form_of_the_model(tmp_path: Path, capsys: pyte
 def test_without_a_run_config_commands_say_what_they_miss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_folder, _ = saved_run(tmp_path, {})
     assert export(run_folder) == 0
+    texts = []
+    assert main(["import", str(tmp_path / "out"), "--output", str(tmp_path / "named")]) == 0
+    for path in (run_folder, tmp_path / "named"):
+        capsys.readouterr()
+        assert main(["generate", str(path), "--prompt", "the loss", "--seed", "1"]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1], "the tokenizer is the one beside the weights"
     bare = tmp_path / "bare"
     bare.mkdir()
     for name in ("config.json", "model.safetensors"):
@@ -149,12 +158,36 @@ def _model_of(reader: CheckpointReader):
 
 
 def _import(source: Path, output: Path, *, is_compared: bool = True) -> None:
-    if is_compared:
-        import_huggingface(source, output, ImportOptions())
-        return
-    with pytest.MonkeyPatch.context() as patch:  # transformers reads such files in fewer cases than this does
-        patch.setattr(import_model, "_compare", lambda *_: None)
-        import_huggingface(source, output, ImportOptions())
+    import_huggingface(source, output, ImportOptions(is_compared=is_compared))
+
+
+def test_gpt2_as_it_was_first_published(tmp_path: Path) -> None:
+    """Names without ``transformer.``, masks among the weights, tied embeddings stored once; then in pickled parts."""
+    torch.manual_seed(4)
+    config = transformers.GPT2Config(vocab_size=61, n_positions=16, n_embd=24, n_layer=2, n_head=4)
+    folder = tmp_path / "hf"
+    transformers.GPT2Model(config).save_pretrained(folder)
+    state = load_file(folder / "model.safetensors")
+    assert "wte.weight" in state
+    state |= {f"h.{layer}.attn.bias": torch.ones(1, 1, 16, 16).tril() for layer in range(2)}
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    _edit_json(folder / "config.json", architectures=["GPT2LMHeadModel"])
+    _import(folder, tmp_path / "a")
+    (folder / "model.safetensors").unlink()
+    parts = {
+        "pytorch_model-00001-of-00002.bin": list(state)[::2],
+        "pytorch_model-00002-of-00002.bin": list(state)[1::2],
+    }
+    for part, names in parts.items():
+        torch.save({name: state[name] for name in names}, folder / part)
+    names = {name: part for part, held in parts.items() for name in held}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": names}))
+    _import(folder, tmp_path / "b", is_compared=False)
+    readers = [CheckpointReader(tmp_path / name) for name in "ab"]
+    assert torch.equal(readers[0].weight("embedding.word_embeddings.weight"), state["wte.weight"])
+    assert all(torch.equal(*(reader.weight(name) for reader in readers)) for name in readers[0].tensor_names)
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": names | {"wpe.weight": part}}))
+    _refused(folder, r"lacks 'w[tp]e.weight', which the index puts there; take another copy")
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +234,8 @@ REFUSED = [
     ({"logit_scale": 2.0, "alibi": True}, r"alibi, logit_scale: not known here, and may change the function"),
     ({"rms_norm_eps": "gone"}, r"rms_norm_eps: missing; take the config.json that belongs"),
     ({"num_key_value_heads": 3}, r"config.json: as model.num_query_groups \(3\) does not divide"),
+    ({"num_attention_heads": "4"}, r"config.json: a value is not of its kind \(.*; take another copy"),
+    ({"rope_parameters": "default"}, r"config.json: a value is not of its kind"),
     ({"vocab_size": 60}, r"model.embed_tokens.weight: of shape \(61, 24\), make .*, the config says \(60, 24\)"),
     (
         {"head_dim": 8},
@@ -309,6 +344,17 @@ class Payload:
 
     def __reduce__(self):
         return (open, (str(self.path), "w"))
+
+
+def test_one_tensor_at_a_time_is_in_memory(folder: Path) -> None:
+    weights = HuggingFaceWeights(folder)
+    tree = json.loads((folder / "config.json").read_text())
+    seen: list[weakref.ref[torch.Tensor]] = []
+    for _, tensor in import_model._all_weights(import_model.model_from_huggingface(tree, "here"), weights):
+        assert not any(earlier() is not None for earlier in seen)
+        seen.append(weakref.ref(tensor))
+        del tensor
+    assert len(seen) == 2 * 6 + 3
 
 
 def test_code_in_a_pickle_does_not_run(folder: Path) -> None:
