@@ -126,6 +126,28 @@ def test_kill_minus_nine_while_it_is_written_leaves_the_older_one(tmp_path: Path
     assert names == ["latest", f"step_{SAVE:08d}", f"step_{END:08d}"], "what the kill left is gone"
 
 
+def crash_while_held(tree: dict[str, Any]) -> None:
+    """Run into a bug while a checkpoint is being written by a slow disk."""
+    from gptdist.train.loop import save, train_step
+
+    gate = threading.Event()
+    hold_files(gate)
+    run = open_run(tree)
+    opener = threading.Timer(OPEN_AFTER_SECONDS, gate.set)
+    with run.saver:
+        run.state.advance(train_step(run))
+        save(run)
+        opener.start()
+        raise ZeroDivisionError("a bug")
+
+
+def test_a_checkpoint_under_way_is_finished_when_every_rank_crashes(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="a bug"):
+        run_ranks(2, crash_while_held, _tree(tmp_path, "run", Z1))
+    folder, passed_over = newest_whole(tmp_path / "run/checkpoints")
+    assert (folder, passed_over) == (tmp_path / "run/checkpoints/step_00000001", [])
+
+
 def train_and_listen(tree: dict[str, Any]) -> list[str]:
     """Train with two saves; return the warnings of this rank."""
     said: list[str] = []
