@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gptdist.telemetry.line_file import LineFile, append_whole, json_line
+
 LEDGER_NAME = "ledger.jsonl"
 SAVED = "checkpoint"
 """The event of a checkpoint that has got its name."""
@@ -30,6 +32,7 @@ class Ledger:
         if content and not content.endswith(b"\n"):
             with self._path.open("ab") as file:
                 file.write(b"\n")  # a line torn by a lost machine keeps to itself
+        self._lines = LineFile(self._path)
         self._digest = last_digest(content)
         self.attempt = 1 + max((event.get("attempt", 0) for event in read_json_lines(self._path)), default=0)
 
@@ -38,7 +41,7 @@ class Ledger:
         with self._lock:
             record = {"event": event, "attempt": self.attempt, "time": time.time(), **facts}
             self._digest = line_digest(self._digest, json.dumps(record).encode())
-            append_json_line(self._path, {**record, "digest": self._digest})
+            self._lines.append({**record, "digest": self._digest})
 
 
 def line_digest(before: str, line: bytes) -> str:
@@ -64,9 +67,8 @@ def last_digest(content: bytes) -> str:
 
 
 def append_json_line(path: Path, record: dict[str, Any]) -> None:
-    """Append one line in one write, so that a killed process leaves no half line before another's."""
-    with path.open("ab", buffering=0) as file:
-        file.write(json.dumps(record).encode() + b"\n")
+    """Append one line in one write."""
+    append_whole(path, json_line(record))
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:

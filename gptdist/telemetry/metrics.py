@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
-from gptdist.telemetry.ledger import append_json_line
+from gptdist.telemetry.line_file import LineFile
 from gptdist.telemetry.wandb_run import WandbRun
 
 logger = logging.getLogger(__name__)
@@ -54,8 +54,8 @@ class Metrics:
             tensorboard: whether to write event files.
             wandb: run at Weights & Biases; closed with the others.
         """
-        self._folder = folder
-        self._path = folder / METRICS_NAME
+        self._lines = LineFile(folder / METRICS_NAME)
+        self._samples = LineFile(folder / SAMPLES_NAME)
         self._attempt = attempt
         self._wandb = wandb
         self._writer: Any = None
@@ -77,10 +77,19 @@ class Metrics:
     ) -> None:
         """Close the outputs."""
         self._bar.close()
-        if self._writer is not None:
-            self._writer.close()
+        self._to_tensorboard("close")
         if self._wandb is not None:
             self._wandb.close()
+
+    def _to_tensorboard(self, method: str, *arguments: Any) -> None:
+        """Have events written; after a disk has refused one, no more are, as TensorBoard's own thread has ended."""
+        if self._writer is None:
+            return
+        try:
+            getattr(self._writer, method)(*arguments)
+        except OSError as error:
+            logger.warning("tensorboard: no more events in this attempt (%s); metrics.jsonl has all numbers", error)
+            self._writer = None
 
     def advance(self, step: int) -> None:
         """Move the progress bar to ``step``."""
@@ -99,11 +108,10 @@ class Metrics:
             step: optimizer steps done.
             numbers: by name; a name carries its unit.
         """
-        append_json_line(self._path, {"kind": kind, "attempt": self._attempt, "step": step, **numbers})
-        if self._writer is not None:
-            for name, value in numbers.items():
-                if isinstance(value, int | float):
-                    self._writer.add_scalar(f"{kind}/{name}", value, step)
+        self._lines.append({"kind": kind, "attempt": self._attempt, "step": step, **numbers})
+        for name, value in numbers.items():
+            if isinstance(value, int | float):
+                self._to_tensorboard("add_scalar", f"{kind}/{name}", value, step)
         if self._wandb is not None:
             self._wandb.log(kind, step, numbers)
         parts = [form.format(numbers[name]) for name, form in _FORMATS.items() if numbers.get(name) is not None]
@@ -112,9 +120,9 @@ class Metrics:
     def log_samples(self, step: int, samples: list[dict[str, Any]]) -> None:
         """Record texts that the model wrote after ``step``, each with its ``prompt`` and ``text``."""
         for number, sample in enumerate(samples):
-            append_json_line(self._folder / SAMPLES_NAME, {"attempt": self._attempt, "step": step, **sample})
-            if self._writer is not None:
-                self._writer.add_text(f"samples/{number}", f"**{sample['prompt']}**{sample['text']}", step)
+            self._samples.append({"attempt": self._attempt, "step": step, **sample})
+            text = f"**{sample['prompt']}**{sample['text']}"
+            self._to_tensorboard("add_text", f"samples/{number}", text, step)
             logger.info("step %d | %s → %s", step, one_line(sample["prompt"]), one_line(sample["text"]))
 
 
