@@ -59,6 +59,10 @@ class CheckpointError(GptDistError):
     """A checkpoint that is missing, damaged, or belongs to another run."""
 
 
+class StoreError(CheckpointError):
+    """A remote store that does not answer, refuses, or is not there."""
+
+
 class ExportError(GptDistError):
     """A model that has no counterpart in the target format, or came out different."""
 

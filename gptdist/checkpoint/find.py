@@ -7,12 +7,20 @@ from gptdist.checkpoint.manifest import MANIFEST_NAME, Manifest, read_manifest
 from gptdist.checkpoint.verify import verify
 from gptdist.errors import CheckpointError
 
+LATEST_NAME = "latest"
+"""File beside the step folders that names the newest, for people."""
+
 _STEP_FOLDER = re.compile(r"step_(\d{8,})")
 
 
 def step_folder_name(step: int) -> str:
     """Return the name of the folder that holds the checkpoint of ``step``."""
     return f"step_{step:08d}"
+
+
+def is_step_folder_name(name: str) -> bool:
+    """Return whether a folder of this name holds a checkpoint."""
+    return _STEP_FOLDER.fullmatch(name) is not None
 
 
 def step_of(folder: Path) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from gptdist.checkpoint.find import step_folder_name
+from gptdist.checkpoint.find import LATEST_NAME, step_folder_name
 from gptdist.checkpoint.identity import RunIdentity
 from gptdist.checkpoint.manifest import (
     FORMAT,
@@ -29,7 +29,6 @@ from gptdist.checkpoint.tensor_file import write_tensors
 from gptdist.durable import swap_in, sync_folder, write_whole
 from gptdist.mesh.layout import Layout
 
-LATEST_NAME = "latest"
 PARTIAL_PREFIX = ".partial-"
 POLL_SECONDS = 0.01
 

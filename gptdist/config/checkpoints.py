@@ -1,5 +1,6 @@
 """What becomes of a run's checkpoints."""
 
+from gptdist.config.remote import RemoteConfig
 from gptdist.config.retention import KeepConfig
 from gptdist.config.section import Section
 
@@ -21,6 +22,9 @@ class CheckpointsConfig(Section):
     keep: KeepConfig = KeepConfig()
     """Which of them stay in the run's folder."""
 
+    remote: RemoteConfig | None = None
+    """Where they are copied to; unset is nowhere."""
+
     def problems(self, *, save_steps: int, eval_steps: int, train_steps: int) -> list[str]:
         """Return every value out of its range or without meaning in this run.
 
@@ -37,6 +41,10 @@ class CheckpointsConfig(Section):
             bad.append(f"checkpoints.host_buffer_bytes: must be at least 1, got {budget}")
         if self.max_failed_saves < 1:
             bad.append(f"checkpoints.max_failed_saves: must be at least 1, got {self.max_failed_saves}")
-        return bad + self.keep.problems(
-            "checkpoints.keep", save_steps=save_steps, eval_steps=eval_steps, train_steps=train_steps
-        )
+        run = {"save_steps": save_steps, "eval_steps": eval_steps, "train_steps": train_steps}
+        bad += self.keep.problems("checkpoints.keep", **run)
+        return bad if self.remote is None else bad + self.remote.problems("checkpoints.remote", **run)
+
+    def package_problems(self) -> list[str]:
+        """Return what is asked for and not installed on this machine."""
+        return [] if self.remote is None else self.remote.package_problems("checkpoints.remote")

@@ -19,7 +19,8 @@ def main(arguments: list[str], work: Callable[[RunConfig, int], None] | None = N
     set_up_logging(rank)
     try:
         config = read_config(RunConfig, Path(arguments[0]), arguments[1:])
-        problems = config.problems(int(os.environ.get("WORLD_SIZE", "1"))) + config.telemetry.package_problems()
+        problems = config.problems(int(os.environ.get("WORLD_SIZE", "1")))
+        problems += config.telemetry.package_problems() + config.checkpoints.package_problems()
         if problems:
             raise ConfigError(f"{arguments[0]}: {problem}" for problem in problems)
         (work or _run)(config, rank)

@@ -16,7 +16,6 @@ from ruamel.yaml import YAML
 from torch import nn
 
 from gptdist.checkpoint.after_commit import Keeper
-from gptdist.checkpoint.find import newest_whole
 from gptdist.checkpoint.fragments import OptimizerFragments
 from gptdist.checkpoint.identity import RunIdentity, changes, check_continues, check_none_lost
 from gptdist.checkpoint.load import load_run
@@ -24,7 +23,9 @@ from gptdist.checkpoint.manifest import Manifest
 from gptdist.checkpoint.proof import order_digest
 from gptdist.checkpoint.prove import check_same_samples, source_positions
 from gptdist.checkpoint.read import CheckpointReader
+from gptdist.checkpoint.remote_store import RemoteStore
 from gptdist.checkpoint.saver import Saver
+from gptdist.checkpoint.start_from import newest_anywhere
 from gptdist.config.activations import RankShare
 from gptdist.config.precision import precision_problems
 from gptdist.config.recomputation import budget_problems, recomputed, tell
@@ -38,6 +39,7 @@ from gptdist.device.device import Device, choose_device, keep_freed_memory, peak
 from gptdist.errors import CheckpointError, ConfigError, GptDistError, TrainingError
 from gptdist.mesh.groups import Mesh, ModelParallelUnit, broadcast_text, make_mesh, max_over_ranks
 from gptdist.mesh.layout import Layout
+from gptdist.mesh.patience import while_lead_works
 from gptdist.model.arithmetic import num_parameters
 from gptdist.model.gpt import LanguageModel, transformer_config
 from gptdist.model.norms import sum_partial_gradients
@@ -105,7 +107,7 @@ def build(config: RunConfig, mesh: Mesh, device: Device, stop_signal: StopSignal
         for line in tell(config.memory, config.model, config.parallel, _share(config, device)):
             logger.info("%s", line)
     _tell(config, mesh.layout, device, peak)
-    keeper = None if ledger is None else Keeper(config.checkpoints_folder, config.checkpoints, ledger)
+    keeper = _keeper(config, ledger, state)
     return Run(
         config=config,
         mesh=mesh,
@@ -239,11 +241,10 @@ def load_agreed(
         CheckpointError: ``choose`` or the loading failed, on every rank.
     """
     folder, problem = None, ""
-    if mesh.is_lead:
-        try:
-            folder = choose()
-        except GptDistError as error:
-            problem = str(error)
+    try:
+        folder = while_lead_works(choose, mesh)
+    except GptDistError as error:
+        problem = str(error)
     problem = broadcast_text(problem) or ""
     if problem:
         raise CheckpointError(problem)
@@ -283,9 +284,11 @@ def record_start(
 
 def _choose(config: RunConfig, identity: RunIdentity, data: TrainingData) -> str | None:
     """Return the checkpoint to continue, after saying what was passed over and what has changed."""
-    folder, passed_over = newest_whole(config.checkpoints_folder)
+    remote = config.checkpoints.remote
+    store = None if remote is None else RemoteStore(remote.url, config.name)
+    folder, passed_over = newest_anywhere(config.checkpoints_folder, store, partial(check_continues, identity=identity))
     for line in passed_over:
-        logger.warning("damaged checkpoint passed over: %s", line)
+        logger.warning("checkpoint passed over: %s", line)
     if folder is None:
         check_none_lost(config.folder, config.checkpoints_folder)
         return None
@@ -295,6 +298,15 @@ def _choose(config: RunConfig, identity: RunIdentity, data: TrainingData) -> str
     for line in changes(manifest.config, identity.config):
         logger.info("config changed since the checkpoint: %s", line)
     return str(folder)
+
+
+def _keeper(config: RunConfig, ledger: Ledger | None, state: TrainState) -> Keeper | None:
+    if ledger is None:
+        return None
+    keeper = Keeper(config.checkpoints_folder, config.checkpoints, config.name, ledger)
+    if state.step:
+        keeper.after_resume(state.step)
+    return keeper
 
 
 def _open_metrics(config: RunConfig, ledger: Ledger | None, state: TrainState) -> Metrics | None:

@@ -57,6 +57,8 @@ def rewind_if_needed(run: Run, result: StepResult) -> bool:
     for folder in step_folders(checkpoints):
         if step_of(folder) > state.step:
             delete_checkpoint(folder, even_if_read=True)
+    if run.keeper is not None:
+        run.keeper.after_rewind(state.step)
     run.ledger.write(
         REWIND,
         step=left,

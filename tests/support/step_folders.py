@@ -75,9 +75,9 @@ def numbered(outer: int, length: int, inner: int) -> Tensor:
     return torch.arange(outer * length * inner, dtype=torch.float32).view(outer, length, inner)
 
 
-def write_checkpoint(checkpoints: Path, step: int, **progress: Any) -> Path:
-    """Write a small whole checkpoint of ``step`` with these facts in its manifest's progress."""
-    folder = write_step_folder(checkpoints / f"step_{step:08d}", {"x": numbered(1, 6, 4) + step}, cuts=(5,))
+def write_checkpoint(checkpoints: Path, step: int, cuts: tuple[int, ...] = (5,), **progress: Any) -> Path:
+    """Write a small whole checkpoint of ``step``, cut at ``cuts``, with these facts in its manifest's progress."""
+    folder = write_step_folder(checkpoints / f"step_{step:08d}", {"x": numbered(1, 6, 4) + step}, cuts=cuts)
     tree = json.loads((folder / "manifest.json").read_text())
     tree["progress"] |= {"step": step, "consumed_samples": 8 * step, **progress}
     (folder / "manifest.json").write_text(json.dumps(tree))

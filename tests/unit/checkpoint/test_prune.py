@@ -153,7 +153,7 @@ def test_killed_at_any_instant(tmp_path: Path) -> None:
 def test_the_keeper_does_it_in_the_background_and_tells(checkpoints: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     config = CheckpointsConfig(keep=KeepConfig(last=1))
-    with Keeper(checkpoints, config, Ledger(checkpoints.parent)) as keeper:
+    with Keeper(checkpoints, config, "test", Ledger(checkpoints.parent)) as keeper:
         keeper.after_commit(checkpoints / "step_00000040")
     assert steps(checkpoints) == [40]
     (event,) = read_json_lines(checkpoints.parent / "ledger.jsonl")
@@ -165,7 +165,7 @@ def test_the_keeper_does_it_in_the_background_and_tells(checkpoints: Path, caplo
 def test_a_folder_that_cannot_be_deleted_is_a_warning(checkpoints: Path, caplog: pytest.LogCaptureFixture) -> None:
     (checkpoints / f"{DELETED_PREFIX}x").write_text("a file, where only folders should be")
     config = CheckpointsConfig(keep=KeepConfig(last=1))
-    with Keeper(checkpoints, config, Ledger(checkpoints.parent)) as keeper:
+    with Keeper(checkpoints, config, "test", Ledger(checkpoints.parent)) as keeper:
         keeper.after_commit(checkpoints / "step_00000040")
     assert "older checkpoints cannot be deleted" in caplog.text
     assert "Not a directory" in read_json_lines(checkpoints.parent / "ledger.jsonl")[0]["problem"]
