@@ -9,6 +9,7 @@ from gptdist.checkpoint.background import Background
 from gptdist.checkpoint.find import step_folder_name, step_of
 from gptdist.checkpoint.prune import Retention
 from gptdist.checkpoint.remote_store import RemoteStore
+from gptdist.checkpoint.seals import Protection
 from gptdist.checkpoint.upload import Uploader
 from gptdist.config.checkpoints import CheckpointsConfig
 from gptdist.telemetry.ledger import Ledger
@@ -36,7 +37,7 @@ class Keeper:
         self._checkpoints = checkpoints
         self._ledger = ledger
         self._spared: Path | None = None
-        self._retention = Retention(checkpoints, config.keep)
+        self._retention = Retention(checkpoints, config.keep, Protection.of(config.protection).trusted_key)
         self._pruning = Background("retention of checkpoints", self._prune)
         remote = config.remote
         self._uploader = None if remote is None else Uploader(RemoteStore(remote.url, run), remote, ledger)

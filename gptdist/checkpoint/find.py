@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from gptdist.checkpoint.keys import TrustedKey
 from gptdist.checkpoint.manifest import MANIFEST_NAME, Manifest, read_manifest
 from gptdist.checkpoint.verify import verify
 from gptdist.errors import CheckpointError
@@ -36,12 +37,15 @@ def step_folders(checkpoints: Path) -> list[Path]:
     return [path for _, path in sorted(found, reverse=True)]
 
 
-def newest_whole(checkpoints: Path, before_step: int | None = None) -> tuple[Path | None, list[str]]:
+def newest_whole(
+    checkpoints: Path, before_step: int | None = None, trusted: TrustedKey | None = None
+) -> tuple[Path | None, list[str]]:
     """Return the newest step folder that verifies, and a line for each damaged one that was passed over.
 
     Args:
         checkpoints: folder of them.
         before_step: look at those of earlier steps only.
+        trusted: those that are not signed with its private key count as damaged.
 
     Raises:
         CheckpointError: there are checkpoints, and none is whole. To begin from step 0 there would lose a run.
@@ -49,7 +53,7 @@ def newest_whole(checkpoints: Path, before_step: int | None = None) -> tuple[Pat
     passed_over: list[str] = []
     folders = [folder for folder in step_folders(checkpoints) if before_step is None or step_of(folder) < before_step]
     for folder in folders:
-        problems = verify(folder)
+        problems = verify(folder, trusted)
         if not problems:
             return folder, passed_over
         passed_over += problems

@@ -13,7 +13,6 @@ from pydantic import AfterValidator
 
 from gptdist.checkpoint.proof import ResumeProof
 from gptdist.config.section import Section
-from gptdist.durable import write_whole
 from gptdist.errors import CheckpointError, ConfigError
 
 FORMAT: Final = "gptdist-checkpoint"
@@ -102,6 +101,14 @@ class RankRecord(Section):
     file: FileEntry
     tensors: tuple[TensorEntry, ...]
     fragments: tuple[FragmentEntry, ...]
+
+
+class Encryption(Section):
+    """How the files beside the manifest are encrypted."""
+
+    cipher: str
+    key_fingerprint: str
+    """Which key it was, without giving it away."""
 
 
 class SavedLayout(Section):
@@ -207,6 +214,9 @@ class Manifest(Section):
     """Content of each data source; another content would be other samples."""
 
     layout: SavedLayout
+    encryption: Encryption | None = None
+    """None: the files can be read by everybody."""
+
     tensors: tuple[TensorEntry, ...]
     fragments: tuple[FragmentEntry, ...]
     files: tuple[FileEntry, ...]
@@ -242,8 +252,3 @@ def read_manifest(folder: Path) -> Manifest:
         return Manifest.from_tree(tree, origin=str(path))
     except ConfigError as error:
         raise CheckpointError(f"{error.problems[0]}; the manifest is damaged, use an older checkpoint") from None
-
-
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write ``manifest`` to disk for good."""
-    write_whole(folder / MANIFEST_NAME, json.dumps(manifest.tree()).encode())

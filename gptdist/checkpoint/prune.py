@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gptdist.checkpoint.find import step_folders, step_of
 from gptdist.checkpoint.hold import unheld
+from gptdist.checkpoint.keys import TrustedKey
 from gptdist.checkpoint.manifest import MANIFEST_NAME, Manifest, read_manifest
 from gptdist.checkpoint.retention import Candidate, Stay, staying
 from gptdist.checkpoint.verify import missing_values, verify
@@ -42,10 +43,11 @@ class Pruned:
 class Retention:
     """The rules for one folder of checkpoints, and what is known of those in it."""
 
-    def __init__(self, checkpoints: Path, rules: KeepConfig) -> None:
+    def __init__(self, checkpoints: Path, rules: KeepConfig, trusted: TrustedKey | None = None) -> None:
         """Know nothing yet."""
         self._checkpoints = checkpoints
         self._rules = rules
+        self._trusted = trusted
         self._is_whole: dict[str, bool] = {}
 
     def trust(self, folder: Path) -> None:
@@ -68,7 +70,9 @@ class Retention:
             if not goes or not unknown:
                 return Sorted([(found[step][0], stay) for step, stay in stays.items()], goes)
             for folder in unknown:
-                self._is_whole.setdefault(folder.name, not verify(folder))  # it may have been saved anew meanwhile
+                self._is_whole.setdefault(
+                    folder.name, not verify(folder, self._trusted)
+                )  # it may have been saved anew meanwhile
 
     def apply(self) -> Pruned:
         """Delete what goes, the oldest first, and what killed deletions have left.

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from gptdist.checkpoint.hold import hold
 from gptdist.checkpoint.manifest import WEIGHT, FragmentEntry, TensorEntry, read_manifest
+from gptdist.checkpoint.sealed_tensors import SealedTensors
+from gptdist.checkpoint.seals import key_to_read
 from gptdist.checkpoint.tensor_file import TensorFile
 from gptdist.errors import CheckpointError
 
@@ -28,7 +30,7 @@ class CheckpointReader:
         self._fragments: dict[tuple[str, int], list[FragmentEntry]] = defaultdict(list)
         for fragment in self.manifest.fragments:
             self._fragments[fragment.tensor, fragment.slice_index].append(fragment)
-        self._files: dict[str, TensorFile] = {}
+        self._files: dict[str, TensorFile | SealedTensors] = {}
 
     @property
     def tensor_names(self) -> tuple[str, ...]:
@@ -97,7 +99,8 @@ class CheckpointReader:
             )
         return flat
 
-    def _open(self, name: str) -> TensorFile:
+    def _open(self, name: str) -> TensorFile | SealedTensors:
         if name not in self._files:
-            self._files[name] = TensorFile(self.folder / name)
+            path, key = self.folder / name, key_to_read(self.folder, self.manifest)
+            self._files[name] = TensorFile(path) if key is None else SealedTensors(path, key)
         return self._files[name]

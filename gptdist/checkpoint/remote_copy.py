@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gptdist.checkpoint.find import LATEST_NAME, step_of
+from gptdist.checkpoint.keys import TrustedKey
 from gptdist.checkpoint.manifest import MANIFEST_NAME, Manifest, read_manifest
 from gptdist.checkpoint.remote_store import RemoteStore
 from gptdist.checkpoint.verify import verify
@@ -66,8 +67,10 @@ def _files(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.is_file()]
 
 
-def fetch(store: RemoteStore, name: str, checkpoints: Path) -> Path:
+def fetch(store: RemoteStore, name: str, checkpoints: Path, trusted: TrustedKey | None = None) -> Path:
     """Copy a checkpoint of ``store`` into the folder ``checkpoints``, verify it there, then give it its name.
+
+    What is not signed with the private key of ``trusted`` counts as damaged.
 
     Raises:
         StoreError: the store does not answer.
@@ -88,7 +91,7 @@ def fetch(store: RemoteStore, name: str, checkpoints: Path) -> Path:
                 )
         for file in sizes.keys() - {MANIFEST_NAME}:
             store.download(name, file, partial / file)
-        problems = verify(partial)
+        problems = verify(partial, trusted)
         if problems:
             raise CheckpointError(f"{store.url}/{name}: {problems[0]}; use an older one")
         saved_at = store.saved_at(name, MANIFEST_NAME)

@@ -22,9 +22,9 @@ from gptdist.checkpoint.manifest import (
     RankRecord,
     SavedLayout,
     TensorEntry,
-    write_manifest,
 )
 from gptdist.checkpoint.rank_part import RankPart
+from gptdist.checkpoint.seals import UNPROTECTED, Protection, write_manifest
 from gptdist.checkpoint.tensor_file import write_tensors
 from gptdist.durable import swap_in, sync_folder, write_whole
 from gptdist.mesh.layout import Layout
@@ -47,6 +47,8 @@ class UnfinishedCheckpoint:
     attempt: str
     """The same on all ranks, and in no other process's life: a rank that outlived its job writes to another folder."""
 
+    protection: Protection = UNPROTECTED
+
     @property
     def final(self) -> Path:
         """The folder's name once it is whole."""
@@ -68,7 +70,7 @@ class UnfinishedCheckpoint:
 
     def write(self, part: RankPart, values: dict[str, Tensor], rank: int) -> None:
         """Write what ``rank`` answers for, and then a small record of it; both are on the disk when this returns."""
-        file = write_tensors(self.folder / part.file_name, values)
+        file = write_tensors(self.folder / part.file_name, values, self.protection.sealing_key)
         record = RankRecord(file=file, tensors=part.tensors, fragments=part.fragments)
         write_whole(self._record_path(rank), json.dumps(record.tree()).encode())
 
@@ -112,11 +114,12 @@ class UnfinishedCheckpoint:
             layout=SavedLayout(
                 world_size=layout.world_size, zero_stage=identity.zero_stage, **dataclasses.asdict(layout)
             ),
+            encryption=self.protection.encryption(),
             tensors=tuple(tensors.values()),
             fragments=tuple(fragments),
             files=tuple(files),
         )
-        write_manifest(self.folder, manifest)
+        write_manifest(self.folder, manifest, self.protection)
         swap_in(self.folder, self.final)  # a damaged checkpoint of the same step gives way
         write_whole(self.checkpoints / LATEST_NAME, self.final.name.encode())
         return sum(file.num_bytes for file in files)

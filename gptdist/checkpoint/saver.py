@@ -17,6 +17,7 @@ from gptdist.checkpoint.identity import RunIdentity
 from gptdist.checkpoint.manifest import Progress
 from gptdist.checkpoint.rank_part import RankPart
 from gptdist.checkpoint.save import UnfinishedCheckpoint
+from gptdist.checkpoint.seals import Protection
 from gptdist.config.run import RunConfig
 from gptdist.device.host_memory import available_bytes
 from gptdist.errors import CheckpointError
@@ -85,6 +86,7 @@ class Saver:
         """
         self._config, self._fragments, self._identity, self._mesh = config, fragments, identity, mesh
         self._ledger, self._keeper = ledger, keeper
+        self._protection = Protection.of(config.checkpoints.protection)
         self._flight: _Flight | None = None
         self._buffers: HostBuffers | None = None
         self._is_asynchronous: bool | None = None
@@ -122,7 +124,8 @@ class Saver:
         if self._attempt is None:
             self._attempt = broadcast_text(secrets.token_hex(4))
             assert self._attempt is not None, "rank 0 has one"
-        flight = _Flight(UnfinishedCheckpoint(self._config.checkpoints_folder, progress, self._attempt), facts, begin)
+        target = UnfinishedCheckpoint(self._config.checkpoints_folder, progress, self._attempt, self._protection)
+        flight = _Flight(target, facts, begin)
         part = RankPart.of(self._fragments, self._mesh)
         asynchronous = self._may_be_asynchronous(part)
         if self._mesh.is_lead:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from gptdist.checkpoint.find import newest_whole, step_of
+from gptdist.checkpoint.keys import TrustedKey
 from gptdist.checkpoint.manifest import Manifest, read_manifest
 from gptdist.checkpoint.remote_copy import fetch, fetch_manifest
 from gptdist.checkpoint.remote_store import RemoteStore
@@ -24,7 +25,9 @@ class Check(Protocol):
         ...
 
 
-def newest_anywhere(checkpoints: Path, store: RemoteStore | None, check: Check) -> tuple[Path | None, list[str]]:
+def newest_anywhere(
+    checkpoints: Path, store: RemoteStore | None, check: Check, trusted: TrustedKey | None = None
+) -> tuple[Path | None, list[str]]:
     """Return the checkpoint to go on from, and a line for each that was passed over; none: the run is a new one.
 
     One in the store is fetched if it is further than the newest whole one here. Where the store does not answer, the
@@ -34,22 +37,23 @@ def newest_anywhere(checkpoints: Path, store: RemoteStore | None, check: Check) 
         checkpoints: folder of those here.
         store: of the run, if there is one.
         check: done before a fetch.
+        trusted: what is not signed with its private key counts as damaged.
 
     Raises:
         StoreError: the store does not answer, and there is no checkpoint here.
         CheckpointError: there are checkpoints, here or there, and none is whole; or which is newer is not clear.
     """
     if store is None:
-        return newest_whole(checkpoints)
+        return newest_whole(checkpoints, trusted=trusted)
     here: Path | None = None
     passed_over: list[str] = []
     damage: CheckpointError | None = None
     try:
-        here, passed_over = newest_whole(checkpoints)
+        here, passed_over = newest_whole(checkpoints, trusted=trusted)
     except CheckpointError as error:
         damage, passed_over = error, [str(error)]
     try:
-        fetched, others = _fetch_newer(checkpoints, store, here, check)
+        fetched, others = _fetch_newer(checkpoints, store, here, check, trusted)
     except StoreError as error:
         if here is None:
             raise
@@ -61,7 +65,7 @@ def newest_anywhere(checkpoints: Path, store: RemoteStore | None, check: Check) 
 
 
 def _fetch_newer(
-    checkpoints: Path, store: RemoteStore, here: Path | None, check: Check
+    checkpoints: Path, store: RemoteStore, here: Path | None, check: Check, trusted: TrustedKey | None
 ) -> tuple[Path | None, list[str]]:
     passed_over: list[str] = []
     known = None if here is None else read_manifest(here)
@@ -75,7 +79,7 @@ def _fetch_newer(
         check(manifest, where=f"{store.url}/{name}")
         logger.info("fetching %s/%s", store.url, name)
         try:
-            return fetch(store, name, checkpoints), passed_over
+            return fetch(store, name, checkpoints, trusted), passed_over
         except StoreError:
             raise
         except CheckpointError as error:

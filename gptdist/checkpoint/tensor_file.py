@@ -12,28 +12,33 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from gptdist.checkpoint.keys import SealingKey
 from gptdist.checkpoint.manifest import FileEntry
+from gptdist.checkpoint.sealed_file import SealedWriter, Sink
 from gptdist.errors import CheckpointError
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> FileEntry:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], sealing_key: SealingKey | None = None) -> FileEntry:
     """Write flat ``tensors`` in fp32 and return the file's size and hash; on the disk when this returns.
 
-    One tensor at a time is copied to host memory.
+    One tensor at a time is copied to host memory. With a key the file is encrypted.
     """
     for key, tensor in tensors.items():
         assert tensor.dim() == 1, f"{key}: {tuple(tensor.shape)}"
         assert tensor.dtype in (torch.float32, torch.bfloat16), f"{key}: {tensor.dtype} would change in fp32"
-    return write_stream(path, {key: tensor.numel() for key, tensor in tensors.items()}, tensors.values())
+    return write_stream(path, {key: tensor.numel() for key, tensor in tensors.items()}, tensors.values(), sealing_key)
 
 
-def write_stream(path: Path, sizes: Mapping[str, int], tensors: Iterable[Tensor]) -> FileEntry:
+def write_stream(
+    path: Path, sizes: Mapping[str, int], tensors: Iterable[Tensor], sealing_key: SealingKey | None = None
+) -> FileEntry:
     """Write tensors that come one after the other, as ``write_tensors`` does.
 
     Args:
         path: the file.
         sizes: number of values of each tensor, in the order in which they come.
         tensors: read once, each let go before the next.
+        sealing_key: encrypts the file; None leaves it in the clear.
     """
     header: dict[str, Any] = {}
     offset = 0
@@ -43,20 +48,33 @@ def write_stream(path: Path, sizes: Mapping[str, int], tensors: Iterable[Tensor]
         offset = end
     encoded = json.dumps(header).encode()
     encoded += b" " * (-len(encoded) % 8)
-    digest = hashlib.sha256()
     with path.open("wb") as file:
-        for part in (len(encoded).to_bytes(8, "little"), encoded):
-            file.write(part)
-            digest.update(part)
+        hashed = _Hashed(file)
+        sealed = None if sealing_key is None else SealedWriter(hashed, sealing_key, 8 + len(encoded) + offset)
+        sink: Sink = sealed or hashed
+        sink.write(len(encoded).to_bytes(8, "little") + encoded)
         for tensor in tensors:
-            values = tensor.detach().to("cpu", torch.float32).contiguous().numpy().view("uint8").data
-            file.write(values)
-            digest.update(values)
+            sink.write(tensor.detach().to("cpu", torch.float32).contiguous().numpy().view("uint8").data)
+        if sealed is not None:
+            sealed.finish()
         file.flush()
         os.fsync(file.fileno())
         size = file.tell()
-    assert size == 8 + len(encoded) + offset, f"{path}: {size} bytes where the header says {8 + len(encoded) + offset}"
-    return FileEntry(name=path.name, num_bytes=size, sha256=digest.hexdigest())
+    expected = 8 + len(encoded) + offset
+    assert sealed is not None or size == expected, f"{path}: {size} bytes where the header says {expected}"
+    return FileEntry(name=path.name, num_bytes=size, sha256=hashed.digest.hexdigest())
+
+
+class _Hashed:
+    """A file, and the hash of what is written to it."""
+
+    def __init__(self, file: Sink) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+
+    def write(self, content: bytes | memoryview) -> None:
+        self._file.write(content)
+        self.digest.update(content)
 
 
 class TensorFile:

@@ -3,18 +3,31 @@
 import hashlib
 from pathlib import Path
 
+from gptdist.checkpoint.keys import TrustedKey
 from gptdist.checkpoint.manifest import MANIFEST_NAME, FileEntry, Manifest, SourceRecord, read_manifest
+from gptdist.checkpoint.seals import seal_problems
 from gptdist.errors import CheckpointError
 
 
-def verify(folder: Path) -> list[str]:
-    """Return everything that is wrong with a step folder: each file's presence, size and hash. Reads all of it."""
+def verify(folder: Path, trusted: TrustedKey | None = None) -> list[str]:
+    """Return everything that is wrong with a step folder: each file's presence, size and hash. Reads all of it.
+
+    With a ``trusted`` key it has to be signed.
+    """
     try:
         manifest = read_manifest(folder)
     except CheckpointError as error:
         return [str(error)]
     problems = [_file_problem(folder, entry) for entry in manifest.files]
-    return [problem for problem in problems if problem is not None] + missing_values(folder, manifest)
+    misnamed = []
+    if folder.name.startswith("step_") and folder.name != f"step_{manifest.step:08d}":
+        misnamed = [f"{folder}: holds step {manifest.step}; it was renamed, give it back its name"]
+    return [
+        *misnamed,
+        *(problem for problem in problems if problem is not None),
+        *missing_values(folder, manifest),
+        *seal_problems(folder, manifest, trusted),
+    ]
 
 
 def missing_values(folder: Path, manifest: Manifest) -> list[str]:

@@ -19,8 +19,8 @@ from gptdist.checkpoint.manifest import (
     Progress,
     SavedLayout,
     TensorEntry,
-    write_manifest,
 )
+from gptdist.checkpoint.seals import write_manifest
 from gptdist.checkpoint.tensor_file import write_stream
 from gptdist.config.model import ModelConfig
 from gptdist.durable import replace

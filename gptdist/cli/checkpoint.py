@@ -1,4 +1,4 @@
-"""``gptdist checkpoint list|show|verify|average``."""
+"""``gptdist checkpoint list|show|verify|sign|average``."""
 
 import argparse
 from pathlib import Path
@@ -15,6 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action.set_defaults(run=run)
     showing.add_argument("--against", type=Path, metavar="OTHER", help="another one: what differs, was → now")
     showing.add_argument("--all", action="store_true", help="one line for each tensor, not one for all layers")
+    verifying.add_argument("--trusted-key", type=Path, metavar="PEM", help="public key: it must be signed, too")
+    signing = actions.add_parser("sign", help="sign a finished checkpoint with a private Ed25519 key")
+    signing.add_argument("path", type=Path, help="run folder (its newest checkpoint) or step folder")
+    signing.add_argument("--key", type=Path, required=True, metavar="PEM", help="the private key")
+    signing.set_defaults(run=_sign)
     averaging = actions.add_parser("average", help="the mean of several checkpoints' weights, as a checkpoint")
     averaging.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="run folder or step folder")
     averaging.add_argument("--last", type=int, metavar="N", help="take the N newest of the one run named")
@@ -52,17 +57,28 @@ def _list(arguments: argparse.Namespace) -> None:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    from gptdist.checkpoint.keys import TrustedKey
     from gptdist.checkpoint.verify import verify
     from gptdist.errors import CheckpointError
 
+    trusted = None if arguments.trusted_key is None else TrustedKey.read(arguments.trusted_key)
     damage: list[str] = []
     for folder in _folders(arguments.path):
-        problems = verify(folder)
+        problems = verify(folder, trusted)
         print(f"{'DAMAGED' if problems else 'whole'}  {folder}")
         damage += problems
     if damage:
         raise CheckpointError("; ".join(damage))
     return 0
+
+
+def _sign(arguments: argparse.Namespace) -> None:
+    from gptdist.checkpoint.find import resolve_checkpoint
+    from gptdist.checkpoint.seals import sign_checkpoint
+
+    folder = resolve_checkpoint(arguments.path)
+    sign_checkpoint(folder, arguments.key)
+    print(f"signed  {folder}")
 
 
 def _show(arguments: argparse.Namespace) -> None:

@@ -35,7 +35,11 @@ def _local(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         print(command.shell_line())
         return 0
-    missing = config.data.path_problems() + config.telemetry.package_problems()
+    missing = (
+        config.data.path_problems()
+        + config.checkpoints.protection.path_problems()
+        + config.telemetry.package_problems()
+    )
     if missing:
         raise ConfigError(missing)
     tokenizer, data = check_data(config)

@@ -1,5 +1,6 @@
 """What becomes of a run's checkpoints."""
 
+from gptdist.config.protection import ProtectionConfig
 from gptdist.config.remote import RemoteConfig
 from gptdist.config.retention import KeepConfig
 from gptdist.config.section import Section
@@ -25,6 +26,9 @@ class CheckpointsConfig(Section):
     remote: RemoteConfig | None = None
     """Where they are copied to; unset is nowhere."""
 
+    protection: ProtectionConfig = ProtectionConfig()
+    """Encryption and signatures."""
+
     def problems(self, *, save_steps: int, eval_steps: int, train_steps: int) -> list[str]:
         """Return every value out of its range or without meaning in this run.
 
@@ -33,7 +37,7 @@ class CheckpointsConfig(Section):
             eval_steps: its interval of validations.
             train_steps: its length.
         """
-        bad = []
+        bad = self.protection.problems()
         budget = self.host_buffer_bytes
         if budget is not None and not self.asynchronous:
             bad.append("checkpoints.host_buffer_bytes: belongs to asynchronous true, not false; remove it")

@@ -25,6 +25,7 @@ from gptdist.checkpoint.prove import check_same_samples, source_positions
 from gptdist.checkpoint.read import CheckpointReader
 from gptdist.checkpoint.remote_store import RemoteStore
 from gptdist.checkpoint.saver import Saver
+from gptdist.checkpoint.seals import Protection
 from gptdist.checkpoint.start_from import newest_anywhere
 from gptdist.config.activations import RankShare
 from gptdist.config.precision import precision_problems
@@ -286,7 +287,12 @@ def _choose(config: RunConfig, identity: RunIdentity, data: TrainingData) -> str
     """Return the checkpoint to continue, after saying what was passed over and what has changed."""
     remote = config.checkpoints.remote
     store = None if remote is None else RemoteStore(remote.url, config.name)
-    folder, passed_over = newest_anywhere(config.checkpoints_folder, store, partial(check_continues, identity=identity))
+    folder, passed_over = newest_anywhere(
+        config.checkpoints_folder,
+        store,
+        partial(check_continues, identity=identity),
+        Protection.of(config.checkpoints.protection).trusted_key,
+    )
     for line in passed_over:
         logger.warning("checkpoint passed over: %s", line)
     if folder is None:

@@ -4,6 +4,7 @@ from functools import partial
 
 from gptdist.checkpoint.find import newest_whole, step_folders, step_of
 from gptdist.checkpoint.prune import delete_checkpoint
+from gptdist.checkpoint.seals import Protection
 from gptdist.data.plan import check_epochs
 from gptdist.errors import TrainingError
 from gptdist.train.build import load_agreed, record_start
@@ -74,5 +75,9 @@ def rewind_if_needed(run: Run, result: StepResult) -> bool:
 
 
 def _newest_before(run: Run, step: int) -> str | None:
-    folder, _ = newest_whole(run.config.checkpoints_folder, before_step=step)
+    folder, _ = newest_whole(
+        run.config.checkpoints_folder,
+        before_step=step,
+        trusted=Protection.of(run.config.checkpoints.protection).trusted_key,
+    )
     return None if folder is None else str(folder)

@@ -16,6 +16,7 @@ from tests.support.datasets import GPT2, LLAMA, run_tree
 from tests.support.jobs import open_run, train_steps
 from tests.support.layouts import TestedLayout
 from tests.support.ranks import run_ranks
+from tests.support.step_folders import rewrite_manifest
 
 LAYOUTS = [
     TestedLayout(1, 0, 1),
@@ -117,7 +118,7 @@ def test_tampered_and_damaged_ones_are_refused(folder: Path) -> None:
         shutil.copytree(folder / "mean", bad)
         tree = json.loads((bad / "manifest.json").read_text())
         change(tree)
-        (bad / "manifest.json").write_text(json.dumps(tree))
+        rewrite_manifest(bad, tree)
         _refused(_tree(folder, "refused", init_from="bad"), message)
         shutil.rmtree(bad)
 

@@ -10,6 +10,7 @@ from tests.support.datasets import GPT2, LLAMA, MODERN, run_tree, write_dataset
 from tests.support.jobs import train_steps
 from tests.support.layouts import TestedLayout
 from tests.support.ranks import run_ranks
+from tests.support.step_folders import rewrite_manifest
 
 OTHER_LAYOUT_TOLERANCE = 5e-6
 """fp32 losses of 3 steps after a resume on another layout, where sums are taken in another order."""
@@ -102,7 +103,7 @@ def _zero_moments(checkpoint: Path) -> None:
     entry = write_tensors(path, tensors)
     manifest = json.loads((checkpoint / "manifest.json").read_text())
     manifest["files"] = [entry.tree()]
-    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+    rewrite_manifest(checkpoint, manifest)
 
 
 def test_damaged_newest_is_passed_over(folder: Path) -> None:
@@ -208,10 +209,10 @@ def _fail_to_save(tree) -> None:
 
     write = saving.write_tensors
 
-    def full(path, tensors):
+    def full(path, tensors, sealing_key):
         if os.environ["RANK"] == "1":
             raise OSError(28, "No space left on device")
-        return write(path, tensors)
+        return write(path, tensors, sealing_key)
 
     saving.write_tensors = full
     train_steps(tree, 4, 4)

@@ -17,6 +17,7 @@ from tests.support.datasets import GPT2, run_tree
 from tests.support.jobs import train_run
 from tests.support.layouts import TestedLayout
 from tests.support.ranks import run_ranks
+from tests.support.step_folders import rewrite_manifest
 
 LAYOUT = TestedLayout(2, 1, 1)
 OTHER = ["parallel.tensor_parallel_size=2", "parallel.zero_stage=3"]
@@ -83,7 +84,7 @@ def _perturb(folder: Path, tensor: str, by: float) -> None:
     tensors[f"weight/{tensor}"][0] += by
     entry = write_tensors(folder / holder, tensors)
     manifest["files"] = [entry.tree() if one["name"] == holder else one for one in manifest["files"]]
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    rewrite_manifest(folder, manifest)
 
 
 def test_it_passes_bit_for_bit_and_within_a_tolerance_and_touches_nothing(run: Path) -> None:
@@ -125,7 +126,7 @@ def test_other_records_are_named(run: Path) -> None:
     path = run / "checkpoints" / "step_00000004" / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest["progress"]["proof"]["steps"][-1]["grad_norm"] += 1.0
-    path.write_text(json.dumps(manifest))
+    rewrite_manifest(path.parent, manifest)
     assert _check(run).verdict().startswith("FAIL  step 4: grad_norm was ")
 
 

@@ -13,7 +13,7 @@ from gptdist.cli.main import COMMANDS, main
 from gptdist.data.shards import TokenShard
 from tests.support.datasets import make_run_config, run_tree
 from tests.support.ranks import repository
-from tests.support.step_folders import numbered, write_step_folder
+from tests.support.step_folders import numbered, rewrite_manifest, write_step_folder
 
 
 def _command(folder: Path, *words: str) -> tuple[int, list[str]]:
@@ -167,7 +167,7 @@ def test_another_preset_than_the_checkpoints(folder: Path) -> None:
     step = write_step_folder(folder / "run" / "checkpoints" / "step_00000003", {"x": numbered(1, 2, 2)})
     tree = json.loads((step / "manifest.json").read_text())
     tree["config"]["model"] = make_run_config(folder).model.tree()
-    (step / "manifest.json").write_text(json.dumps(tree))
+    rewrite_manifest(step, tree)
     end = "; a run keeps its model, set another run_dir for a new one"
     message = f"{step}: model.num_layers: 2 → 3{end}"
     _expect(folder, [*LAUNCH, "model.num_layers=3"], message)

@@ -1,6 +1,7 @@
 """Step folders written by hand, cut in any way."""
 
 import dataclasses
+import hashlib
 import json
 from itertools import pairwise
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gptdist.checkpoint.manifest import WEIGHT
+from gptdist.checkpoint.manifest import WEIGHT, Manifest
+from gptdist.checkpoint.seals import UNPROTECTED, Protection, write_manifest
 from gptdist.checkpoint.tensor_file import write_tensors
 from gptdist.config.optimization import ADAM_MOMENTS
 from gptdist.mesh.layout import Layout
@@ -19,7 +21,13 @@ STATES = (WEIGHT, *ADAM_MOMENTS)
 
 
 def write_step_folder(
-    folder: Path, tensors: dict[str, Tensor], *, slices: int = 1, cuts: tuple[int, ...] = (), padding: int = 0
+    folder: Path,
+    tensors: dict[str, Tensor],
+    *,
+    slices: int = 1,
+    cuts: tuple[int, ...] = (),
+    padding: int = 0,
+    protection: Protection = UNPROTECTED,
 ) -> Path:
     """Write logical tensors [outer, length, inner] cut into ``slices``, and each flat slice at ``cuts``.
 
@@ -29,6 +37,7 @@ def write_step_folder(
         slices: tensor-parallel ranks that wrote it.
         cuts: places at which every flat slice is divided into fragments, one file each.
         padding: indices that the last slice reaches beyond ``length`` (only with outer 1).
+        protection: keys to encrypt and sign with.
     """
     folder.mkdir(parents=True)
     contents: dict[str, dict[str, Tensor]] = {}
@@ -53,20 +62,29 @@ def write_step_folder(
             {"name": name, "shape": shape, "outer": outer, "length": length, "inner": inner}
             | {"num_slices": slices, "slice_length": slice_length, "states": STATES}
         )
-    files = [write_tensors(folder / file, values).tree() for file, values in contents.items()]
+    key = protection.sealing_key
+    files = [write_tensors(folder / file, values, key) for file, values in contents.items()]
+    encryption = protection.encryption()
     manifest = {
         "format": "gptdist-checkpoint",
         "version": 1,
-        "progress": {"step": 3, "consumed_samples": 24, "consumed_tokens": 768, "optimizer_step": 3, "loss": 5.5},
+        "progress": {
+            "step": int(folder.name.removeprefix("step_")),
+            "consumed_samples": 24,
+            "consumed_tokens": 768,
+            "optimizer_step": 3,
+            "loss": 5.5,
+        },
         "config": {"model": dict(GPT2)},
         "tokenizer_fingerprint": "0" * 64,
         "data_fingerprints": {},
         "layout": {"world_size": 1, "zero_stage": 1, **dataclasses.asdict(Layout(slices, 1, 1, 1))},
         "tensors": entries,
         "fragments": fragments,
-        "files": files,
+        "files": [entry.tree() for entry in files],
+        "encryption": None if encryption is None else encryption.tree(),
     }
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(folder, Manifest.from_tree(manifest), protection)
     return folder
 
 
@@ -80,5 +98,14 @@ def write_checkpoint(checkpoints: Path, step: int, cuts: tuple[int, ...] = (5,),
     folder = write_step_folder(checkpoints / f"step_{step:08d}", {"x": numbered(1, 6, 4) + step}, cuts=cuts)
     tree = json.loads((folder / "manifest.json").read_text())
     tree["progress"] |= {"step": step, "consumed_samples": 8 * step, **progress}
-    (folder / "manifest.json").write_text(json.dumps(tree))
+    rewrite_manifest(folder, tree)
     return folder
+
+
+def rewrite_manifest(step: Path, tree: dict[str, Any]) -> None:
+    """Put ``tree`` in the place of a manifest, with hashes that fit, as somebody would who knows the format."""
+    content = json.dumps(tree).encode()
+    (step / "manifest.json").write_bytes(content)
+    hashes = [(hashlib.sha256(content).hexdigest(), "manifest.json")]
+    hashes += [(entry["sha256"], entry["name"]) for entry in tree["files"]]
+    (step / "SHA256SUMS").write_text("".join(f"{digest}  {name}\n" for digest, name in hashes))

@@ -8,8 +8,9 @@ import torch
 
 from gptdist.checkpoint.average import average, newest_folders
 from gptdist.checkpoint.find import resolve_checkpoint
-from gptdist.checkpoint.manifest import Origin, Progress, SourceRecord, read_manifest
+from gptdist.checkpoint.manifest import Manifest, Origin, Progress, SourceRecord, read_manifest
 from gptdist.checkpoint.read import CheckpointReader
+from gptdist.checkpoint.seals import write_manifest
 from gptdist.checkpoint.verify import describe_file, verify
 from gptdist.checkpoint.weights_only import write_weights
 from gptdist.cli.main import main
@@ -148,7 +149,7 @@ def test_what_cannot_be_averaged_is_refused(pair: list[Path], tmp_path: Path) ->
 def test_manifest_with_other_shapes_is_refused(pair: list[Path], tmp_path: Path) -> None:
     tree = json.loads((pair[1] / "manifest.json").read_text())
     tree["tensors"][0]["shape"] = [32, 257]
-    (pair[1] / "manifest.json").write_text(json.dumps(tree))
+    write_manifest(pair[1], Manifest.from_tree(tree))
     with pytest.raises(
         CheckpointError, match=r"'embedding.word_embeddings.weight' is \[32, 257\], .* says \[257, 32\]"
     ):

@@ -11,7 +11,7 @@ from gptdist.checkpoint.manifest import TensorEntry
 from gptdist.checkpoint.show import tensor_lines
 from gptdist.cli.main import main
 from tests.support.ranks import repository
-from tests.support.step_folders import numbered, write_step_folder
+from tests.support.step_folders import numbered, rewrite_manifest, write_step_folder
 
 LAYERS = {f"decoder.layers.{number}.mlp.linear_fc2.weight": numbered(4, 3, 1) for number in (0, 1, 2, 4)}
 
@@ -61,10 +61,10 @@ def test_differences_are_was_and_now(step: Path, tmp_path: Path, capsys: pytest.
     tree["config"]["model"] |= {"vocab_size": 5}
     tree["config"]["optimizer"] = {"lr": 0.1}
     tree["tokenizer_fingerprint"] = "1" * 64
-    (other / "manifest.json").write_text(json.dumps(tree))
+    rewrite_manifest(other, tree)
     assert main(["checkpoint", "show", str(step), "--against", str(other)]) == 0
     printed = capsys.readouterr().out
-    assert f"{other}, step 3 → step 3" in printed
+    assert f"{other}, step 1 → step 3" in printed
     for line in (
         "model.vocab_size: 5 → 257",
         "optimizer: {'lr': 0.1} → None",

@@ -220,7 +220,7 @@ def test_a_launch_counts_what_is_done(config_path: Path, tmp_path: Path, capsys:
     """A checkpoint that took many samples in few steps: the config alone would not tell that the rest is too much."""
     from gptdist.checkpoint.identity import RunIdentity
     from gptdist.data.sources import check_data
-    from tests.support.step_folders import numbered, write_step_folder
+    from tests.support.step_folders import numbered, rewrite_manifest, write_step_folder
 
     config = RunConfig.from_tree(yaml.safe_load(config_path.read_text()))
     identity = RunIdentity.of(config, *check_data(config))
@@ -229,6 +229,6 @@ def test_a_launch_counts_what_is_done(config_path: Path, tmp_path: Path, capsys:
     tree["config"], tree["data_fingerprints"] = identity.config, identity.data_fingerprints
     tree["tokenizer_fingerprint"] = identity.tokenizer_fingerprint
     tree["progress"]["consumed_samples"] = 100_000
-    (step / "manifest.json").write_text(json.dumps(tree))
+    rewrite_manifest(step, tree)
     assert main(["launch", "local", str(config_path)]) == 2
     assert "data.sources[1].max_epochs: 2.5, but 6 steps (3,200,768 tokens)" in capsys.readouterr().err
