@@ -3,6 +3,7 @@
 import json
 import resource
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,10 +50,10 @@ def test_they_do_not_wait_without_end(tmp_path: Path, monkeypatch: pytest.Monkey
         lines.append({})
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's own thread
 def test_tensorboard_ends_where_the_disk_refuses_and_training_does_not(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)  # TensorBoard's own thread ends with a traceback
     metrics = Metrics(tmp_path, 1, train_steps=9, first_step=0, tensorboard=True)
     with files_up_to(200), caplog.at_level("WARNING"), metrics:
         for step in range(1, 10):
