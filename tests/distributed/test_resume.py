@@ -158,9 +158,9 @@ def test_other_data_behind_the_same_path_is_refused(tmp_path: Path) -> None:
         run_ranks(1, train_steps, tree, END)
 
 
-@pytest.mark.parametrize("fsync", range(1, 9))
+@pytest.mark.parametrize("fsync", range(1, 11))
 def test_kill_minus_nine_at_each_write_of_a_save(folder: Path, fsync: int) -> None:
-    """A save syncs eight times; before each of them the process dies. Nothing older is lost, nothing half is taken."""
+    """A save syncs ten times; before each of them the process dies. Nothing older is lost, nothing half is taken."""
     tree = _tree(folder, f"die-{fsync}", ONE, GPT2)
     whole = run_ranks(1, train_steps, tree, 2, 2)[0]
     with pytest.raises(AssertionError, match="died without a word"):
