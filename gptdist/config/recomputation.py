@@ -240,8 +240,6 @@ def budget_problems(memory: MemoryConfig, model: ModelConfig, parallel: Parallel
             "memory.recompute: budget cannot count activations of model.moe, whose experts get as many tokens as the "
             "router sends them; use mlp or full"
         ]
-    if model.layer_shapes is not None:
-        return ["memory.recompute: budget counts layers of one shape only, not model.layer_shapes; use mlp or full"]
     least = [
         least_bytes(StageActivations.of(model, parallel, share, stage))
         for stage in range(parallel.pipeline_parallel_size)
