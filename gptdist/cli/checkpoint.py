@@ -1,7 +1,9 @@
-"""``gptdist checkpoint list|show|verify|sign|average``."""
+"""``gptdist checkpoint list|show|verify|sign|average``, and what is in ``checkpoint_keep``."""
 
 import argparse
 from pathlib import Path
+
+from gptdist.cli.checkpoint_keep import add_actions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     averaging.add_argument("--weights", type=float, nargs="+", metavar="W", help="how much each counts (default: 1)")
     averaging.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")
     averaging.set_defaults(run=_average)
+    add_actions(actions)
 
 
 def _folders(path: Path) -> list[Path]:
