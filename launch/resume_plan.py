@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gptdist.checkpoint.audit import audit
 from gptdist.checkpoint.identity import RunIdentity, check_continues
 from gptdist.checkpoint.manifest import Manifest, read_manifest
 from gptdist.checkpoint.proof import StepRecord
@@ -21,6 +22,17 @@ LAYOUT_KEYS = ("parallel.", "launch.", "memory.", "batch.micro_batch_size", "tra
 
 _LEFT_OUT = {"telemetry": ("wandb", "profile_steps"), "checkpoints": ("keep", "remote")}
 """What a replay has no use for, and must not do to the run's own records elsewhere."""
+
+_WITHOUT_EFFECT = (
+    "name",
+    "run_dir",
+    "intervals.",
+    "checkpoints.",
+    "telemetry.",
+    "generation",
+    "training.early_stopping",
+)
+"""Keys that change no number of a step."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +78,10 @@ def make_plan(before: Path, saved: Path, overrides: Sequence[str], *, steps: int
     problems = _dropout_problems(config, own)
     if problems:
         raise ConfigError(problems)
+    run = saved.parents[1]
+    _check_one_config(run, first, last)
     until = last.step if steps is None else first.step + steps
-    recorded = _recorded(saved.parents[1], last)
+    recorded = _recorded(run, last)
     known = [step for step in sorted(recorded) if step > first.step]
     if until < min(known, default=last.step):
         raise CheckpointError(
@@ -95,6 +109,22 @@ def _config(manifest: Manifest, overrides: Sequence[str]) -> RunConfig:
     if problems:
         raise ConfigError(problems)
     return config
+
+
+def _check_one_config(run: Path, first: Manifest, last: Manifest) -> None:
+    """Refuse to replay steps that no single config has done.
+
+    Raises:
+        CheckpointError: the run resumed between the two with other keys, and the checkpoint of there is gone.
+    """
+    for one in audit(run).line:
+        changed = [line for line in one.changed if not line.startswith(_WITHOUT_EFFECT)]
+        if first.step < one.attempt.first_step < last.step and changed:
+            raise CheckpointError(
+                f"{run}: attempt {one.number} went on from step {one.attempt.first_step} with {'; '.join(changed)}, "
+                f"and that checkpoint is gone: no one config leads from step {first.step} to {last.step}; check again "
+                f"once there is another checkpoint, or keep more (checkpoints.keep.last)"
+            )
 
 
 def _dropout_problems(config: RunConfig, own: RunConfig) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gptdist.checkpoint.audit import audit
 from gptdist.data.attempts import attempt_of_step, read_attempts
 from tests.support.datasets import run_tree
 from tests.support.jobs import open_run
@@ -93,6 +94,9 @@ def test_it_recovers_without_a_hand(layout: TestedLayout, tmp_path: Path) -> Non
     events = [json.loads(line) for line in (tmp_path / "run/ledger.jsonl").read_text().splitlines()]
     (back,) = [event for event in events if event["event"] == "rewind"]
     assert (back["step"], back["to_step"], back["first_sample"], back["last_sample"]) == (19, 16, 128, 151)
+    found = audit(tmp_path / "run")
+    assert not found.problems
+    assert (found.line[-1].passed_over, found.consumed_samples) == (range(128, 152), 184)
     attempts = read_attempts(tmp_path / "run")
     assert attempt_of_step(tmp_path / "run", attempts, 18).samples_of_step(18) == list(range(160, 168))
     assert attempt_of_step(tmp_path / "run", attempts, 18, number=1).samples_of_step(18) == list(range(136, 144))

@@ -10,6 +10,7 @@ import psutil
 import pytest
 import yaml
 
+from gptdist.checkpoint.audit import audit
 from gptdist.telemetry.ledger import read_json_lines
 from tests.support.datasets import GPT2, run_tree
 from tests.support.ranks import repository
@@ -93,6 +94,9 @@ def test_kill_minus_nine_three_times_and_the_losses_are_the_same_bits(uninterrup
     for record in _records(config):  # every attempt's every step, the repeated ones too
         assert record["loss"] == expected[record["step"]], f"attempt {record['attempt']} step {record['step']}"
     assert set(_losses(config)) == set(range(1, STEPS + 1))
+    found = audit(folder / "killed")
+    assert not found.problems
+    assert (len(found.line), found.consumed_samples) == (4, 8 * STEPS)
     assert not list((folder / "killed" / "checkpoints").glob(".partial-*")), "left-overs are cleaned up"
 
 
@@ -122,6 +126,9 @@ def test_another_layout_after_a_kill_says_what_changed(uninterrupted) -> None:
     assert "config changed since the checkpoint: parallel.tensor_parallel_size: 1 → 2" in log
     assert "config changed since the checkpoint: parallel.zero_stage: 1 → 3" in log
     assert max(_losses(config)) == STEPS
+    found = audit(folder / "moved")
+    assert not found.problems
+    assert "parallel.zero_stage: 1 → 3" in found.line[-1].changed
     assert _losses(config)[STEPS] < expected[1] - 0.5, "it goes on learning"
 
 

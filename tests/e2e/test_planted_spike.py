@@ -1,6 +1,7 @@
 """A launched run in whose shards garbage is planted: it recovers without a hand, killed in the midst of it or not."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ import psutil
 import pytest
 import yaml
 
+from gptdist.checkpoint.audit import audit
 from gptdist.cli.main import main
 from gptdist.telemetry.ledger import read_json_lines
 from tests.support.datasets import GPT2
@@ -94,7 +96,8 @@ def _losses(run: Path) -> dict[tuple[int, int], float]:
 def _actions(run: Path) -> list[dict[str, Any]]:
     """Return what the guards did, without times and attempts, and once where a killed run did it again."""
     events = [event for event in read_json_lines(run / "ledger.jsonl") if event["event"] in ("skip", "rewind")]
-    shown = [{key: value for key, value in one.items() if key not in ("attempt", "time", "batch")} for one in events]
+    other = ("attempt", "time", "batch", "digest")
+    shown = [{key: value for key, value in one.items() if key not in other} for one in events]
     return [one for index, one in enumerate(shown) if one not in shown[:index]]
 
 
@@ -188,6 +191,46 @@ def test_a_trace_knows_both_readings_of_a_step(recovered: Path, killed: Path, do
         assert _traced(run, capsys, "--step", "63") == [
             (sample, GOOD, document_of[sample]) for sample in range(552, 560)
         ]
+
+
+def test_an_audit_accounts_for_kills_skips_and_the_rewind(recovered: Path, killed: Path, capsys) -> None:
+    for run in (recovered, killed):
+        assert main(["audit", str(run)]) == 0, capsys.readouterr().out
+        assert capsys.readouterr().out.splitlines()[-1] == (
+            "PASS  824 samples up to step 96: 760 in steps that were taken, 8 in 1 skipped steps, 56 passed over by 1 "
+            "rewinds; none twice, none left out"
+        )
+    found = audit(killed)
+    assert [one.end is None for one in found.attempts.values()].count(True) >= 2, "two kills"
+    assert found.attempts.keys() > {one.number for one in found.line}, "an attempt was lost whole, or in part"
+
+
+def test_a_replay_of_the_killed_run_is_the_run(killed: Path, capfd) -> None:
+    assert main(["resume-check", str(killed)]) == 0, capfd.readouterr().err
+    said = capfd.readouterr().out
+    assert "8 of 8 steps compared, at most 0.00e+00 apart" in said
+    assert said.splitlines()[-1] == "PASS  steps 89 to 96 come out bit for bit, and lead to step_00000096"
+
+
+def test_swapped_data_and_an_edited_ledger_fail(folder: Path, killed: Path, capsys) -> None:
+    """Shards of other bytes under the same manifest: found before any rank starts."""
+    other = folder / "swapped"
+    shutil.copytree(killed, other)
+    ledger = other / "ledger.jsonl"
+    ledger.write_text(ledger.read_text().replace('"last_sample": 503', '"last_sample": 495', 1))
+    assert main(["audit", str(other)]) == 1
+    assert "does not follow from the line before; it was edited" in capsys.readouterr().out
+    data = folder / "data" / "bad" / "words"
+    kept = {path: path.read_bytes() for path in data.glob("train-*.bin")}
+    try:
+        for path in kept:
+            path.write_bytes((folder / "data" / "clean" / "words" / path.name).read_bytes()[::-1])
+        assert main(["resume-check", str(other)]) == 1
+    finally:
+        for path, content in kept.items():
+            path.write_bytes(content)
+    assert "FAIL" in (said := capsys.readouterr().out)
+    assert "a shard has changed under its manifest, see 'gptdist data verify', and restore the data" in said
 
 
 def test_where_it_may_not_go_back_it_ends_with_a_line(folder: Path, document_of) -> None:

@@ -4,62 +4,17 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from gptdist.checkpoint.audit import audit
 from gptdist.checkpoint.audit_report import report
-from gptdist.checkpoint.proof import order_digest
-from gptdist.checkpoint.prove import source_positions
 from gptdist.cli.main import main
-from gptdist.config.run import RunConfig
-from gptdist.data.attempts import START, start_facts
-from gptdist.data.sources import TrainingData
 from gptdist.errors import CheckpointError
-from gptdist.mesh.layout import Layout
-from gptdist.telemetry.ledger import LEDGER_NAME, Ledger, append_json_line
+from gptdist.telemetry.ledger import LEDGER_NAME, Ledger
 from gptdist.telemetry.metrics import METRICS_NAME
-from tests.support.datasets import run_tree
-
-BATCH = 8
-
-
-class MadeRun:
-    """Writes the records that a run would."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.tree = run_tree(folder, training={"train_steps": 100}, intervals={"log_steps": 5})
-        self.run = folder / "run"
-
-    def start(self, step: int, consumed: int, parent: int | None, **changes: Any) -> Ledger:
-        ledger = Ledger(self.run)
-        self.write_start(ledger, step, consumed, parent, **changes)
-        return ledger
-
-    def write_start(self, ledger: Ledger, step: int, consumed: int, parent: int | None, **changes: Any) -> None:
-        config = RunConfig.from_tree(run_tree(self.folder, **{"training": {"train_steps": 100}} | changes))
-        data = TrainingData(config)
-        facts = start_facts(
-            config.tree(),
-            data.fingerprints(),
-            step=step,
-            consumed_samples=consumed,
-            layout=Layout.of(config.parallel, 1),
-            shares={},
-        )
-        self.order = data.order
-        order = order_digest(source_positions(data.order, consumed))
-        ledger.write(START, **facts, from_attempt=parent, order=order)
-
-    def logged(self, attempt: int, step: int, consumed: int) -> None:
-        row = {"kind": "train", "attempt": attempt, "step": step, "consumed_samples": consumed, "loss": 1.0}
-        append_json_line(self.run / METRICS_NAME, row)
-
-    def saved(self, ledger: Ledger, step: int, consumed: int) -> None:
-        order = order_digest(source_positions(self.order, consumed))
-        ledger.write("checkpoint", step=step, seconds=0.1, consumed_samples=consumed, order=order)
+from tests.support.datasets import write_dataset
+from tests.support.made_ledger import MadeRun
 
 
 @pytest.fixture(scope="module")
@@ -255,3 +210,35 @@ def test_steps_behind_the_end_are_named(tmp_path: Path) -> None:
     made, ledger = _begun(tmp_path)
     ledger.write("stopped", step=12)
     assert "ledger.jsonl:3: attempt 1 ends with step 12, but step 15 of it is recorded" in _verdict(made.run)
+
+
+def test_checkpoints_are_evidence(tmp_path: Path) -> None:
+    made, _ = _begun(tmp_path)
+    made.save(18, 1)
+    assert _verdict(made.run).startswith("PASS  144 samples up to step 18"), "it came further than its records"
+    made.save(17, 1, consumed=140)
+    assert "step_00000017: 140 samples were consumed at step 17 of attempt 1, by its schedule it is 136" in _verdict(
+        made.run
+    )
+    shutil.rmtree(made.run / "checkpoints" / "step_00000017")
+    made.save(19, 2)
+    assert "step_00000019: attempt 2 saved it, of which the ledger has no start" in _verdict(made.run)
+
+
+def test_a_checkpoint_behind_the_recorded_end_is_named(tmp_path: Path) -> None:
+    made, ledger = _begun(tmp_path)
+    ledger.write("stopped", step=15)
+    made.save(18, 1)
+    assert "ledger.jsonl:3: attempt 1 ends with step 15, but it saved step_00000018" in _verdict(made.run)
+
+
+def test_other_data_and_a_second_start_are_named(tmp_path: Path) -> None:
+    made, _ = _begun(tmp_path)
+    other = write_dataset(tmp_path / "other" / "prose", seed=5)
+    sources = [{"path": str(other), "weight": 0.7}, {"path": str(tmp_path / "data" / "code"), "weight": 0.3}]
+    ledger = made.start(10, 80, 1, data={"sources": sources})
+    problems = audit(made.run).problems
+    assert any("data source 'prose' has content" in problem for problem in problems), problems
+    made.write_start(ledger, 10, 80, 1)
+    problems = audit(made.run).problems
+    assert any("ledger.jsonl:4: attempt 2 starts once more" in problem for problem in problems), problems
