@@ -55,6 +55,7 @@ def _demo(arguments: argparse.Namespace) -> None:
     _train_until_killed(launch)
     _title("3. The same command, now tensor parallel: resumes from the checkpoint")
     _gptdist(*launch, "parallel.tensor_parallel_size=2")
+    _gptdist("audit", str(RUN))
     _title("4. Evaluate, export, check")
     evaluation = json.loads(_gptdist("evaluate", str(RUN), "--json", capture=True))
     _gptdist("export", str(RUN), "--to", "hf", "--output", str(EXPORT))

@@ -23,6 +23,7 @@ def test_summary_has_everything(demo) -> None:
 def test_it_was_killed_and_went_on_from_the_checkpoint_with_tensor_parallelism(demo) -> None:
     folder, output = demo
     assert ">>> kill -9 of all processes" in output
+    assert re.search(r"^PASS .*", output.partition("$ gptdist audit runs/demo-cpu")[2], re.MULTILINE)
     assert "config changed since the checkpoint: parallel.tensor_parallel_size: 1 → 2" in output
     records = [r for r in read_json_lines(folder / "runs/demo-cpu/metrics.jsonl") if r["kind"] == "train"]
     first = {r["step"]: r["loss"] for r in records if r["attempt"] == 1}
