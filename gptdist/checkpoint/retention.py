@@ -44,7 +44,8 @@ def staying(rules: KeepConfig, found: Sequence[Candidate], *, now: float) -> dic
     """Return the steps whose checkpoints stay, each with the reason; the others may go.
 
     A damaged checkpoint takes no place among the last or the best. The newest whole one stays under any rules, and so
-    do damaged ones that are newer, which may yet be mended, and the one that a rewind would go back to.
+    do damaged ones that are newer, which may yet be mended, and the one that a rewind would go back to. Where the best
+    stay, so does the newest that has a loss.
 
     Args:
         rules: of the config.
@@ -60,6 +61,8 @@ def staying(rules: KeepConfig, found: Sequence[Candidate], *, now: float) -> dic
     if rules.last is not None:
         counted[f"last {rules.last}"] = whole[: rules.last]
     if rules.best is not None:
+        # Without the newest with a loss, an older one on other windows would say next time which losses count.
+        counted["newest with a loss"] = [one for one in whole if one.loss is not None][:1]
         counted[f"best {rules.best}"] = _best(whole, rules.best)
     others = {"newer, may be mended": [one for one in found if one.step > newest.step]}
     if rules.every_steps is not None:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gptdist.checkpoint.retention import Candidate, staying
@@ -44,7 +44,7 @@ def test_without_a_rule_everything_stays() -> None:
         ({"every_steps": 20}, [20, 40, 50]),
         ({"for_hours": 1.5}, [40, 50]),
         ({"for_hours": 0.01}, [50]),
-        ({"best": 2}, [10, 30, 50]),
+        ({"best": 2}, [10, 30, 40, 50]),
         ({"last": 2, "every_steps": 30, "best": 1}, [10, 30, 40, 50]),
     ],
 )
@@ -110,6 +110,15 @@ RULES = st.builds(
 )
 
 
+@example(
+    found=[
+        Candidate(9, is_whole=True),
+        Candidate(7, is_whole=True, loss=9.0, windows="b"),
+        Candidate(6, is_whole=True, loss=2.0, windows="a"),
+        Candidate(2, is_whole=True, loss=1.0, windows="b"),
+    ],
+    rules=KeepConfig(best=1, every_steps=6),
+)
 @given(found=CANDIDATES, rules=RULES)
 def test_under_any_rules(found: list[Candidate], rules: KeepConfig) -> None:
     stays = staying(rules, found, now=NOW)
