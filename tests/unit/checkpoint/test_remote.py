@@ -161,7 +161,8 @@ def test_something_else_arrives(store: RemoteStore, tmp_path: Path, monkeypatch)
     put_file = store._files.put_file
 
     def put_other(source: str, target: str) -> None:
-        put_file(source.replace("/a/step_00000010", "/b/step_00000011"), target)
+        is_data = source.endswith(FILE)
+        put_file(source.replace("/a/step_00000010", "/b/step_00000011") if is_data else source, target)
 
     monkeypatch.setattr(store._files, "put_file", put_other)
     with pytest.raises(StoreError, match=r"rank_00000.safetensors: has MD5 \w+ after the upload, not \w+"):
