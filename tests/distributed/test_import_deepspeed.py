@@ -12,7 +12,7 @@ from gptdist.checkpoint.read import CheckpointReader
 from gptdist.checkpoint.verify import verify
 from gptdist.cli.main import main
 from gptdist.compress.deepspeed_files import CLASSES
-from gptdist.compress.pickled import load_pickled
+from gptdist.compress.pickled import allowing, load_pickled
 from gptdist.errors import ModelImportError
 from tests.support.datasets import GPT2, LLAMA, MOE, run_tree
 from tests.support.jobs import open_run, train_steps
@@ -120,7 +120,7 @@ class Payload:
 @pytest.mark.parametrize("which", ["mp_rank_01_model_states.pt", "zero_pp_rank_0_mp_rank_00_optim_states.pt"])
 def test_code_in_a_pickle_does_not_run(saved: Path, which: str, capsys: pytest.CaptureFixture[str]) -> None:
     path, ran = saved.parent / "run/theirs/global_step2" / which, saved.parent / "ran"
-    with torch.serialization.safe_globals(list(CLASSES)):
+    with allowing(CLASSES):
         state = torch.load(path, weights_only=True)
     torch.save(state | {"more": Payload(ran)}, path)
     torch.load(path, weights_only=False)
@@ -204,7 +204,7 @@ def test_another_model_is_refused(saved: Path, change: str, message: str, capsys
 
 def test_ranks_that_drifted_apart_are_refused(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = saved.parent / "run/theirs/global_step2/zero_pp_rank_0_mp_rank_01_optim_states.pt"
-    with torch.serialization.safe_globals(list(CLASSES)):
+    with allowing(CLASSES):
         state = torch.load(path, weights_only=True)
         state["optimizer_state_dict"]["single_partition_of_fp32_groups"][1].data.add_(1.0)
         torch.save(state, path)
