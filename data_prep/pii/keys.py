@@ -31,8 +31,9 @@ _LEAST_DISTINCT = 6
 """Fewer different characters are a stand-in such as ``ghp_xxxx…``."""
 
 _BLOCK_BEGIN = re.compile(rb"-----BEGIN (?:[A-Z0-9]{1,16} ){0,3}PRIVATE KEY(?: BLOCK)?-----")
+# Not possessive: of a group, Python before 3.11.5 gets that wrong, and nothing behind it can fail.
 _BLOCK_BODY = re.compile(
-    rb"(?:[^-]|-(?!-)){0,16384}+(?P<end>-----END (?:[A-Z0-9]{1,16} ){0,3}PRIVATE KEY(?: BLOCK)?-----)?"
+    rb"(?:[^-]|-(?!-)){0,16384}(?P<end>-----END (?:[A-Z0-9]{1,16} ){0,3}PRIVATE KEY(?: BLOCK)?-----)?"
 )
 _BASE64 = re.compile(rb"[A-Za-z0-9+/=\s\\]{0,16384}+")
 
