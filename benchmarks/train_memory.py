@@ -13,9 +13,10 @@ import os
 import subprocess
 import sys
 import tempfile
-import warnings
 from pathlib import Path
 from typing import Any
+
+from benchmarks.rank import begin_rank
 
 MODEL = {"num_layers": 6, "hidden_size": 384, "num_attention_heads": 6, "seq_length": 256, "vocab_size": 16_000}
 
@@ -109,20 +110,9 @@ def _show(name: str, found: dict[str, Any]) -> None:
 
 def _rank(tree: dict[str, Any]) -> None:
     """Train on one rank and print what it needed."""
-    warnings.filterwarnings("ignore")
+    begin_rank()
     import torch.distributed as dist
 
-    from gptdist.device import megatron_on_cpu
-    from gptdist.device.device import prepare_deepspeed
-
-    prepare_deepspeed()
-    megatron_on_cpu.install()
-    dist.init_process_group(
-        "gloo",
-        init_method=os.environ["BENCHMARK_STORE"],
-        rank=int(os.environ["RANK"]),
-        world_size=int(os.environ["WORLD_SIZE"]),
-    )
     from gptdist.config.run import RunConfig
     from gptdist.model.memory import step_memory
     from gptdist.train.build import build, join

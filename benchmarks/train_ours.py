@@ -9,36 +9,24 @@ import json
 import os
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from benchmarks.contenders import serve
+from benchmarks.rank import begin_rank
 
 
 def main(kind: str, settings: dict[str, Any]) -> None:
     """Build what ``kind`` names and answer until standard input is closed."""
-    warnings.filterwarnings("ignore")
     if kind == "matmul":
         serve(_matmul)
         return
-    from gptdist.device import megatron_on_cpu
-    from gptdist.device.device import prepare_deepspeed
-    from gptdist.train.stop_signal import StopSignal
-
-    prepare_deepspeed()
-    megatron_on_cpu.install()
-    dist.init_process_group(
-        "gloo",
-        init_method=os.environ["BENCHMARK_STORE"],
-        rank=int(os.environ["RANK"]),
-        world_size=int(os.environ["WORLD_SIZE"]),
-    )
+    begin_rank()
     from gptdist.config.run import RunConfig
     from gptdist.train.build import build, join
+    from gptdist.train.stop_signal import StopSignal
 
     config = RunConfig.from_tree(settings["config"])
     mesh, device = join(config, local_rank=int(os.environ["LOCAL_RANK"]))

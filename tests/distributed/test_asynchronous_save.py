@@ -13,7 +13,7 @@ from gptdist.checkpoint.find import newest_whole
 from gptdist.checkpoint.manifest import read_manifest
 from gptdist.telemetry.ledger import read_json_lines
 from tests.support.datasets import GPT2, LLAMA, run_tree
-from tests.support.jobs import open_run, train_steps
+from tests.support.jobs import open_run, step_until, train_steps
 from tests.support.layouts import TestedLayout
 from tests.support.ranks import run_ranks
 
@@ -48,17 +48,12 @@ def hold_files(gate: threading.Event) -> None:
 
 def train_while_held(tree: dict[str, Any]) -> list[tuple[int, float, float]]:
     """Save at step 2, train to step 5 before anything of it is written, and save again."""
-    from gptdist.train.loop import save, train_step
+    from gptdist.train.loop import save
 
     gate = threading.Event()
     hold_files(gate)
-    run, seen = open_run(tree), []
-    while run.state.step < END:
-        result = train_step(run)
-        run.state.advance(result)
-        seen.append((run.state.step, result.loss, result.grad_norm))
-        if run.state.step == SAVE:
-            save(run)
+    run = open_run(tree)
+    seen = step_until(run, END, SAVE)
     assert not list(run.config.checkpoints_folder.glob("step_*")), "nothing has its name before all of it is there"
     assert list(run.config.checkpoints_folder.glob(".partial-*"))
     opener = threading.Timer(OPEN_AFTER_SECONDS, gate.set)

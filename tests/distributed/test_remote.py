@@ -7,7 +7,7 @@ import pytest
 
 from gptdist.checkpoint.find import step_folders
 from tests.support.datasets import GPT2, run_tree
-from tests.support.jobs import train_steps
+from tests.support.jobs import open_run, step_until, train_steps
 from tests.support.ranks import run_ranks
 
 SAVE, END = 3, 5
@@ -26,16 +26,8 @@ def tree_of(folder: Path, name: str, store: Path) -> dict:
 
 def save_and_upload(tree: dict) -> list[tuple[int, float, float]]:
     """Train to the end with a checkpoint in between, and wait for its upload. Collective: every rank calls it."""
-    from gptdist.train.loop import save, train_step
-    from tests.support.jobs import open_run
-
-    run, seen = open_run(tree), []
-    while run.state.step < END:
-        result = train_step(run)
-        run.state.advance(result)
-        seen.append((run.state.step, result.loss, result.grad_norm))
-        if run.state.step == SAVE:
-            save(run)
+    run = open_run(tree)
+    seen = step_until(run, END, SAVE)
     run.saver.finish()
     if run.keeper is not None:
         run.keeper.finish_upload()

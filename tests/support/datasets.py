@@ -71,6 +71,13 @@ def write_dataset(folder: Path, *, seed: int = 0, documents: int = 300, shards: 
             )
         size = sum(len(text.encode()) for text in texts)
         splits[split] = SplitManifest(count, sum(entry.tokens for entry in entries), size, tuple(entries))
+    write_manifest(folder, splits)
+    return folder
+
+
+def write_manifest(folder: Path, splits: dict[str, SplitManifest]) -> None:
+    """Complete a dataset folder whose shards of byte tokens are there: its manifest, and the tokenizer beside it."""
+    tokenizer = ByteTokenizer()
     DatasetManifest(
         name=folder.name,
         tokenizer_fingerprint=tokenizer.fingerprint,
@@ -87,7 +94,6 @@ def write_dataset(folder: Path, *, seed: int = 0, documents: int = 300, shards: 
     if not tokenizer_folder.exists():
         tokenizer_folder.mkdir()
         tokenizer.save(tokenizer_folder)
-    return folder
 
 
 GPT2 = {

@@ -21,9 +21,16 @@ def open_run(tree: dict[str, Any]) -> "Run":
 
 def train_steps(tree: dict[str, Any], until: int, save_at: int | None = None) -> list[tuple[int, float, float]]:
     """Train the run ``tree`` to step ``until``, resuming what is there; return (step, loss, grad_norm) of each step."""
+    run = open_run(tree)
+    seen = step_until(run, until, save_at)
+    run.saver.finish()
+    return seen
+
+
+def step_until(run: "Run", until: int, save_at: int | None = None) -> list[tuple[int, float, float]]:
+    """Do the same with a run that is open; a checkpoint may still be under way when this returns."""
     from gptdist.train.loop import save, train_step
 
-    run = open_run(tree)
     seen = []
     while run.state.step < until:
         result = train_step(run)
@@ -31,7 +38,6 @@ def train_steps(tree: dict[str, Any], until: int, save_at: int | None = None) ->
         seen.append((run.state.step, result.loss, result.grad_norm))
         if run.state.step == save_at:
             save(run)
-    run.saver.finish()
     return seen
 
 

@@ -1,5 +1,6 @@
 """Records of a run that was never trained: a ledger with its digests, and metrics."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -64,27 +65,22 @@ class MadeRun:
         proof = make_proof(TrainingData(config), attempt=attempt, consumed_samples=consumed, samples=8, steps=steps)
         folder = self.run / "checkpoints" / f"step_{step:08d}"
         folder.mkdir(parents=True)
-        manifest = Manifest(
-            format="gptdist-checkpoint",
-            version=1,
-            progress=Progress(
-                step=step, consumed_samples=consumed, consumed_tokens=0, optimizer_step=step, proof=proof
-            ),
-            config=config.tree(),
-            tokenizer_fingerprint="",
-            data_fingerprints={},
-            layout=SavedLayout(
-                world_size=1,
-                tensor_parallel_size=1,
-                context_parallel_size=1,
-                data_parallel_size=1,
-                pipeline_parallel_size=1,
-                expert_parallel_size=1,
-                zero_stage=1,
-            ),
-            tensors=(),
-            fragments=(),
-            files=(),
-        )
-        write_manifest(folder, manifest)
+        progress = Progress(step=step, consumed_samples=consumed, consumed_tokens=0, optimizer_step=step, proof=proof)
+        write_manifest(folder, empty_manifest(config, progress))
         return folder
+
+
+def empty_manifest(config: RunConfig, progress: Progress) -> Manifest:
+    """Return the manifest of a checkpoint without tensors, for what looks at progress and config alone."""
+    return Manifest(
+        format="gptdist-checkpoint",
+        version=1,
+        progress=progress,
+        config=config.tree(),
+        tokenizer_fingerprint="",
+        data_fingerprints={},
+        layout=SavedLayout(world_size=1, zero_stage=1, **asdict(Layout(1, 1, 1, 1))),
+        tensors=(),
+        fragments=(),
+        files=(),
+    )

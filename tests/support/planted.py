@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from gptdist.config.run import RunConfig
-from gptdist.data.manifest import DatasetManifest, ShardEntry, SplitManifest
+from gptdist.data.manifest import ShardEntry, SplitManifest
 from gptdist.data.provenance import Provenance, ProvenanceWriter
 from gptdist.data.shards import ShardWriter
 from gptdist.data.sources import sample_order
 from gptdist.tokenizer.byte import ByteTokenizer
-from tests.support.datasets import WORDS
+from tests.support.datasets import WORDS, write_manifest
 
 GOOD, PLANTED = "good.jsonl", "planted.jsonl"
 DOCUMENTS = 1500
@@ -27,26 +27,11 @@ def write_planted(folder: Path, tree: dict[str, Any], samples: Container[int]) -
     document_of = {sample: order.address(sample).first_token // length for sample in range(DOCUMENTS - 1)}
     planted = {document for sample, document in document_of.items() if sample in samples}
     folder.mkdir(parents=True)
-    tokenizer = ByteTokenizer()
     splits = {
         "train": _write_split(folder, "train", DOCUMENTS, length, planted),
         "validation": _write_split(folder, "validation", 100, length, set()),
     }
-    DatasetManifest(
-        name=folder.name,
-        tokenizer_fingerprint=tokenizer.fingerprint,
-        vocab_size=tokenizer.vocab_size,
-        eod_id=tokenizer.eod_id,
-        dtype="uint16",
-        splits=splits,
-        weight=1.0,
-        funnel={},
-        config={},
-        recipe="made by a test",
-    ).write(folder)
-    if not (folder.parent / "tokenizer").exists():
-        (folder.parent / "tokenizer").mkdir()
-        tokenizer.save(folder.parent / "tokenizer")
+    write_manifest(folder, splits)
     return document_of
 
 

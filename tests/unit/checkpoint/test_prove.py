@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from gptdist.checkpoint.manifest import Manifest, Progress, SavedLayout
+from gptdist.checkpoint.manifest import Manifest, Progress
 from gptdist.checkpoint.proof import ResumeProof, order_digest
 from gptdist.checkpoint.prove import check_same_samples, make_proof, source_positions
 from gptdist.data.sources import TrainingData
 from gptdist.errors import CheckpointError
 from tests.support.datasets import make_run_config
+from tests.support.made_ledger import empty_manifest
 
 CONSUMED = 24
 
@@ -17,25 +18,9 @@ CONSUMED = 24
 def _manifest(folder: Path, **changes) -> Manifest:
     config = make_run_config(folder, **changes)
     proof = make_proof(TrainingData(config), attempt=2, consumed_samples=CONSUMED, samples=8, steps=[])
-    return Manifest(
-        format="gptdist-checkpoint",
-        version=1,
-        progress=Progress(step=3, consumed_samples=CONSUMED, consumed_tokens=0, optimizer_step=3, proof=proof),
-        config=config.tree(),
-        tokenizer_fingerprint="",
-        data_fingerprints={},
-        layout=SavedLayout(
-            world_size=1,
-            tensor_parallel_size=1,
-            context_parallel_size=1,
-            data_parallel_size=1,
-            pipeline_parallel_size=1,
-            expert_parallel_size=1,
-            zero_stage=1,
-        ),
-        tensors=(),
-        fragments=(),
-        files=(),
+    return empty_manifest(
+        config,
+        Progress(step=3, consumed_samples=CONSUMED, consumed_tokens=0, optimizer_step=3, proof=proof),
     )
 
 
