@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gptdist.checkpoint.identity import changes
 from gptdist.checkpoint.manifest import Manifest, TensorEntry
+from gptdist.config.ranges import ranges_text
 
 _LAYER = re.compile(r"^decoder\.layers\.(\d+)\.")
 _HASH_CHARACTERS = 12
@@ -55,7 +56,7 @@ def tensor_lines(tensors: Sequence[TensorEntry], *, every: bool) -> Iterator[str
     for (name, shape, states), layers in groups.items():
         values = math.prod(shape) * max(1, len(layers))
         sizes = " x ".join(str(size) for size in shape)
-        yield f"{name:<{width}}  {_ranges(layers):>12}  {sizes:>16}  {values:>15,}  {', '.join(states)}"
+        yield f"{name:<{width}}  {ranges_text(layers) or '-':>12}  {sizes:>16}  {values:>15,}  {', '.join(states)}"
 
 
 def difference_lines(manifest: Manifest, other: Manifest) -> Iterator[str]:
@@ -79,14 +80,3 @@ def _sizes(entry: TensorEntry | None) -> str:
 
 def _nats(loss: float | None) -> str:
     return "-" if loss is None else f"{loss:.4f} nats"
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """Return numbers as ``0-11, 14``; ``-`` for none."""
-    spans: list[list[int]] = []
-    for number in sorted(numbers):
-        if spans and number == spans[-1][1] + 1:
-            spans[-1][1] = number
-        else:
-            spans.append([number, number])
-    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in spans) or "-"

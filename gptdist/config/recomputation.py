@@ -14,6 +14,7 @@ from gptdist.config.activations import (
 from gptdist.config.memory import MemoryConfig
 from gptdist.config.model import ModelConfig
 from gptdist.config.parallel import ParallelConfig
+from gptdist.config.ranges import ranges_text
 from gptdist.config.vocabulary import padded_vocab_size
 
 
@@ -34,22 +35,11 @@ class Recomputed:
         """Say it with layers counted from 0 over the whole model, of which this stage's begin at ``first_layer``."""
         parts = {"all": range(self.full_layers), "attention": self.attention, "mlp": self.mlp}
         shown = [
-            f"{name} of layers {_ranges(sorted(first_layer + layer for layer in layers))}"
+            f"{name} of layers {ranges_text(first_layer + layer for layer in layers)}"
             for name, layers in parts.items()
             if layers
         ]
         return ", ".join(shown) or "nothing"
-
-
-def _ranges(numbers: list[int]) -> str:
-    """Return increasing ``numbers`` in short, such as 0-3, 7."""
-    groups: list[list[int]] = []
-    for number in numbers:
-        if groups and groups[-1][-1] == number - 1:
-            groups[-1].append(number)
-        else:
-            groups.append([number])
-    return ", ".join(str(group[0]) if len(group) == 1 else f"{group[0]}-{group[-1]}" for group in groups)
 
 
 @dataclass(frozen=True)
