@@ -4,6 +4,7 @@ Each of DeepSpeed's optimizers has its own book-keeping; this is the one file th
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ MOMENT_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Piece:
-    """Where a rank keeps its range of a local parameter, which may be empty."""
+    """The range of a local parameter, which may be empty, whose optimizer state a rank keeps, and where."""
 
     local: LocalParameter
     start: int
@@ -30,24 +31,6 @@ class Piece:
     offset: int
     """First value, counted in the tensor that is optimized."""
 
-
-@dataclass(frozen=True)
-class Fragment:
-    """A range of a local parameter whose optimizer state this rank keeps."""
-
-    local: LocalParameter
-    start: int
-    """First value, counted in the flat local tensor."""
-
-    states: dict[str, Tensor]
-    """Master weight and moments, each a flat view into DeepSpeed's own memory: writing to it changes the run. The
-    weight is fp32, moments may be bf16."""
-
-    @property
-    def numel(self) -> int:
-        """Number of values."""
-        return self.states[WEIGHT].numel()
-
     @property
     def valid_numel(self) -> int:
         """Number of values that are no padding, which stands only at the end of a local tensor."""
@@ -55,6 +38,15 @@ class Fragment:
         assert local.valid_length == local.local_length or local.logical.outer == 1, "padding inside a tensor"
         valid = local.logical.outer * local.valid_length * local.logical.inner
         return max(0, min(self.numel, valid - self.start))
+
+
+@dataclass(frozen=True)
+class Fragment(Piece):
+    """Such a range with its values."""
+
+    states: dict[str, Tensor]
+    """Master weight and moments, each a flat view into DeepSpeed's own memory: writing to it changes the run. The
+    weight is fp32, moments may be bf16."""
 
 
 class OptimizerFragments:
@@ -68,22 +60,22 @@ class OptimizerFragments:
         self._locals = {id(local.parameter): local for local in locals_}
         self.is_zero3 = hasattr(optimizer, "fp32_partitioned_groups_flat")
         self.is_plain = isinstance(optimizer, torch.optim.Optimizer)
+        flats = enumerate(optimizer.fp32_partitioned_groups_flat) if self.is_zero3 else ()
+        self._swapped = {flat: index for index, flat in flats if optimizer._swappable_optimizer_subgroup(index)}
 
-    def all(self) -> list[Fragment]:
-        """Return every fragment of this rank; moments that do not exist yet are created as zeros."""
-        return [
-            Fragment(
-                local=piece.local,
-                start=piece.start,
-                states={
-                    state: self._state(flat, state).view(-1)[piece.offset : piece.offset + piece.numel]
-                    for state in self.states_of(piece.local)
-                },
-            )
-            for flat, pieces in self.pieces().items()
-            for piece in pieces
-            if piece.numel
-        ]
+    def all(self, *, writes: bool = False) -> Iterator[Fragment]:
+        """Yield every fragment of this rank, in the same order each time; moments that do not exist yet become zeros.
+
+        What DeepSpeed keeps on a disk is in memory until the next fragment is asked for, one sub-group at a time.
+
+        Args:
+            writes: what is written to the fragments goes back to the disk.
+        """
+        for flat, pieces in self.pieces().items():
+            with self._in_memory(flat, writes=writes or not self._has_moments(flat, pieces)):
+                for piece in pieces:
+                    if piece.numel:
+                        yield Fragment(**vars(piece), states=self._states(flat, piece))
 
     def pieces(self) -> dict[Tensor, list[Piece]]:
         """Return what each tensor that is optimized holds, in the same order on all ranks that share it by ZeRO."""
@@ -139,7 +131,8 @@ class OptimizerFragments:
             return
         for index, flat in enumerate(optimizer.fp32_partitioned_groups_flat):
             kept = optimizer.fp16_partitioned_groups_flat[index]
-            kept.data.copy_(flat.data)
+            with self._in_memory(flat):
+                kept.data.copy_(flat.data)
             group = optimizer.fp16_partitioned_groups[index]
             for old, new in zip(group, optimizer.unflatten(kept, group), strict=True):
                 old.data = new.data
@@ -153,6 +146,30 @@ class OptimizerFragments:
         """The optimizer that does the updates, which DeepSpeed may have wrapped."""
         inner: torch.optim.Optimizer = self._optimizer if self.is_plain else self._optimizer.optimizer
         return inner
+
+    @contextmanager
+    def _in_memory(self, flat: Tensor, *, writes: bool = False) -> Iterator[None]:
+        """Have what belongs to ``flat`` in memory; DeepSpeed leaves empty tensors of what it has swapped out."""
+        index = self._swapped.get(flat)
+        if index is None:
+            yield
+            return
+        self._optimizer._optimizer_states_and_gradient_swap_in(index)
+        try:
+            yield
+        finally:
+            if writes:
+                self._optimizer._optimizer_states_and_gradient_swap_out(index)
+            else:
+                self._optimizer._release_swap_buffers(index)
+
+    def _has_moments(self, flat: Tensor, pieces: list[Piece]) -> bool:
+        held = self.torch_optimizer.state.get(flat, {})
+        return all(state in held for piece in pieces for state in self.states_of(piece.local) if state != WEIGHT)
+
+    def _states(self, flat: Tensor, piece: Piece) -> dict[str, Tensor]:
+        names, end = self.states_of(piece.local), piece.offset + piece.numel
+        return {name: self._state(flat, name).view(-1)[piece.offset : end] for name in names}
 
     def _state(self, flat: Tensor, state: str) -> Tensor:
         if state == WEIGHT:

@@ -1,7 +1,7 @@
 """Host memory that a checkpoint is copied to, so that training goes on while it is written."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -22,25 +22,26 @@ class HostBuffers:
     On a GPU they are page-locked, or each copy would go through a small buffer of the driver.
     """
 
-    def __init__(self, values: Mapping[str, Tensor]) -> None:
-        """Allocate an fp32 buffer for each of ``values``.
+    def __init__(self, sizes: Mapping[str, int], device: torch.device) -> None:
+        """Allocate fp32 buffers of ``sizes`` values each, for tensors that lie on ``device``.
 
         Raises:
             RuntimeError: there is no such memory.
         """
-        sizes = [tensor.numel() for tensor in values.values()]
-        self._whole = torch.empty(sum(sizes), dtype=torch.float32)
-        self._device = next((tensor.device for tensor in values.values() if tensor.is_cuda), None)
+        self._whole = torch.empty(sum(sizes.values()), dtype=torch.float32)
+        self._device = device if device.type == "cuda" else None
         if self._device is not None:  # torch's own page-locked memory is rounded up to a power of two
             size = self._whole.numel() * self._whole.element_size()
             torch.cuda.check_error(int(torch.cuda.cudart().cudaHostRegister(self._whole.data_ptr(), size, 0)))
-        self._buffers = dict(zip(values, self._whole.split(sizes), strict=True))
+        self._buffers = dict(zip(sizes, self._whole.split(list(sizes.values())), strict=True))
 
-    def copy(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def copy(self, values: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
         """Return ``values`` as they are now; the tensors returned are overwritten by the next copy."""
-        assert values.keys() == self._buffers.keys(), "a rank holds other tensors than before"
-        for key, tensor in values.items():
+        left = set(self._buffers)
+        for key, tensor in values:
+            left.remove(key)
             self._buffers[key].copy_(tensor.detach(), non_blocking=True)
+        assert not left, f"a rank holds other tensors than before: {sorted(left)}"
         if self._device is not None:
             torch.cuda.current_stream(self._device).synchronize()
         return self._buffers

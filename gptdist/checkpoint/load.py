@@ -50,7 +50,7 @@ def _check_names_of_all(reader: CheckpointReader, fragments: OptimizerFragments,
 
 
 def _fill(reader: CheckpointReader, fragments: OptimizerFragments, *, keeps_moments: bool) -> None:
-    for fragment in fragments.all():
+    for fragment in fragments.all(writes=True):
         check_shape(reader, fragment.local)
         for state, values in fragment.states.items():
             if state == WEIGHT or keeps_moments:

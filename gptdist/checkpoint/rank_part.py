@@ -1,11 +1,13 @@
 """What one rank writes of a checkpoint: the values it answers for, and what the manifest will say of them."""
 
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Self
 
+import torch
 from torch import Tensor
 
-from gptdist.checkpoint.fragments import Fragment, OptimizerFragments
+from gptdist.checkpoint.fragments import OptimizerFragments, Piece
 from gptdist.checkpoint.manifest import FragmentEntry, TensorEntry
 from gptdist.mesh.groups import Mesh
 from gptdist.model.parameters import is_expert
@@ -16,50 +18,66 @@ class RankPart:
     """A rank's values with their description."""
 
     file_name: str
-    values: dict[str, Tensor]
-    """Flat tensors by their key in the file, each written in fp32."""
+    sizes: dict[str, int]
+    """Number of values of each flat tensor by its key in the file, where it is written in fp32."""
 
     tensors: tuple[TensorEntry, ...]
     fragments: tuple[FragmentEntry, ...]
+    held: OptimizerFragments
+    shares: tuple[tuple[int, int], ...]
+    """First value and the one behind the last, of each fragment that is held."""
 
     @classmethod
     def of(cls, fragments: OptimizerFragments, mesh: Mesh) -> Self:
-        """Return what this rank writes; the values are views of memory that the next step changes."""
-        values: dict[str, Tensor] = {}
+        """Return what this rank writes."""
+        sizes: dict[str, int] = {}
         tensors: list[TensorEntry] = []
         entries: list[FragmentEntry] = []
+        shares: list[tuple[int, int]] = []
         name = f"rank_{mesh.rank:05d}.safetensors"
-        if not fragments.is_plain:
-            shares = [(fragment, 0, fragment.valid_numel) for fragment in fragments.all()]
-        else:  # every replica holds everything: each writes a part
-            shares = [(fragment, *_share(fragment, mesh)) for fragment in fragments.all()]
-        for fragment, begin, end in shares:
-            logical = fragment.local.logical
-            if not logical.is_split and mesh.place.tp_rank:
-                continue  # tensor-parallel rank 0 writes what all of them hold
-            tensors.append(_tensor_entry(fragment))
+        for piece in (piece for pieces in fragments.pieces().values() for piece in pieces if piece.numel):
+            logical, states = piece.local.logical, fragments.states_of(piece.local)
+            # Of a plain optimizer every replica holds everything: each writes a part.
+            begin, end = _share(piece, mesh) if fragments.is_plain else (0, piece.valid_numel)
+            is_anothers = not logical.is_split and mesh.place.tp_rank > 0  # rank 0 writes what all of them hold
+            shares.append((0, 0) if is_anothers else (begin, end))
+            if is_anothers:
+                continue
+            tensors.append(_tensor_entry(piece, states))
             if begin >= end:
                 continue  # nothing but padding
-            values.update({f"{state}/{logical.name}": held[begin:end] for state, held in fragment.states.items()})
+            sizes.update({f"{state}/{logical.name}": end - begin for state in states})
             entries.append(
                 FragmentEntry(
                     tensor=logical.name,
-                    slice_index=fragment.local.slice_index,
-                    start=fragment.start + begin,
+                    slice_index=piece.local.slice_index,
+                    start=piece.start + begin,
                     numel=end - begin,
                     file=name,
                 )
             )
-        return cls(name, values, tuple(tensors), tuple(entries))
+        return cls(name, sizes, tuple(tensors), tuple(entries), fragments, tuple(shares))
+
+    def values(self) -> Generator[tuple[str, Tensor]]:
+        """Yield key and values of each tensor, as they are now; each may be gone when the next one is asked for."""
+        for fragment, (begin, end) in zip(self.held.all(), self.shares, strict=True):
+            if begin < end:
+                for state, values in fragment.states.items():
+                    yield f"{state}/{fragment.local.logical.name}", values[begin:end]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the values are."""
+        return next((flat.device for flat in self.held.pieces()), torch.device("cpu"))
 
     @property
     def num_bytes(self) -> int:
         """Bytes of all values as they are written."""
-        return 4 * sum(tensor.numel() for tensor in self.values.values())
+        return 4 * sum(self.sizes.values())
 
 
-def _tensor_entry(fragment: Fragment) -> TensorEntry:
-    local, logical = fragment.local, fragment.local.logical
+def _tensor_entry(piece: Piece, states: tuple[str, ...]) -> TensorEntry:
+    local, logical = piece.local, piece.local.logical
     return TensorEntry(
         name=logical.name,
         shape=logical.shape,
@@ -68,14 +86,14 @@ def _tensor_entry(fragment: Fragment) -> TensorEntry:
         inner=logical.inner,
         num_slices=local.num_slices,
         slice_length=local.local_length,
-        states=tuple(fragment.states),
+        states=states,
     )
 
 
-def _share(fragment: Fragment, mesh: Mesh) -> tuple[int, int]:
+def _share(piece: Piece, mesh: Mesh) -> tuple[int, int]:
     """Return the part of what several ranks hold alike that this one writes."""
-    numel = fragment.valid_numel
-    parts = mesh.layout.expert_parallel_size if is_expert(fragment.local.logical.name) else 1
+    numel = piece.valid_numel
+    parts = mesh.layout.expert_parallel_size if is_expert(piece.local.logical.name) else 1
     size = -(-numel // (mesh.layout.num_copies // parts))
     begin = min(numel, mesh.copy_rank // parts * size)
     return begin, min(numel, begin + size)

@@ -1,10 +1,12 @@
 """How a checkpoint comes into being on the disk: every rank its own file, the manifest last, then one rename."""
 
+import contextlib
 import dataclasses
 import json
 import shutil
 import threading
 import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +27,7 @@ from gptdist.checkpoint.manifest import (
 )
 from gptdist.checkpoint.rank_part import RankPart
 from gptdist.checkpoint.seals import UNPROTECTED, Protection, write_manifest
-from gptdist.checkpoint.tensor_file import write_tensors
+from gptdist.checkpoint.tensor_file import write_stream
 from gptdist.durable import swap_in, sync_folder, write_whole
 from gptdist.mesh.layout import Layout
 
@@ -68,9 +70,17 @@ class UnfinishedCheckpoint:
             shutil.rmtree(left_over)
         self.folder.mkdir()
 
-    def write(self, part: RankPart, values: dict[str, Tensor], rank: int) -> None:
-        """Write what ``rank`` answers for, and then a small record of it; both are on the disk when this returns."""
-        file = write_tensors(self.folder / part.file_name, values, self.protection.sealing_key)
+    def write(self, part: RankPart, copied: Mapping[str, Tensor] | None, rank: int) -> None:
+        """Write what ``rank`` answers for, and then a small record of it; both are on the disk when this returns.
+
+        Args:
+            part: what to write.
+            copied: its values, if they were copied; else training waits.
+            rank: whose they are.
+        """
+        with contextlib.closing(part.values()) as held:  # where the disk refuses, nothing may stay swapped in
+            values = _in_order(part.sizes, held if copied is None else copied.items())
+            file = write_stream(self.folder / part.file_name, part.sizes, values, self.protection.sealing_key)
         record = RankRecord(file=file, tensors=part.tensors, fragments=part.fragments)
         write_whole(self._record_path(rank), json.dumps(record.tree()).encode())
 
@@ -130,3 +140,9 @@ class UnfinishedCheckpoint:
 
     def _record_path(self, rank: int) -> Path:
         return self.folder / f"rank_{rank:05d}.json"
+
+
+def _in_order(sizes: Mapping[str, int], values: Iterable[tuple[str, Tensor]]) -> Iterator[Tensor]:
+    for expected, (key, tensor) in zip(sizes, values, strict=True):
+        assert key == expected, f"{key} comes where the header says {expected}"
+        yield tensor

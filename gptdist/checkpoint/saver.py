@@ -136,12 +136,12 @@ class Saver:
         if max_over_ranks(flight.outcome):
             self._fail(flight, self._gather(flight.error))
             return
-        values = part.values
+        copied = None
         if asynchronous:
             assert self._buffers is not None, "allocated when that was decided"
-            values = self._buffers.copy(values)
+            copied = self._buffers.copy(part.values())
         self._flight = flight
-        threading.Thread(target=self._write, args=(flight, part, values), name="checkpoint", daemon=True).start()
+        threading.Thread(target=self._write, args=(flight, part, copied), name="checkpoint", daemon=True).start()
         flight.stall_seconds = time.perf_counter() - begin
         if not asynchronous:
             self.settle()
@@ -244,15 +244,15 @@ class Saver:
         if part.num_bytes > budget:
             return f"a copy of what rank {self._mesh.rank} saves takes {part.num_bytes} bytes, {budget} are {whose}"
         try:
-            self._buffers = HostBuffers(part.values)
+            self._buffers = HostBuffers(part.sizes, part.device)
         except RuntimeError as error:  # so says torch where memory is short
             return f"{part.num_bytes} bytes cannot be allocated on rank {self._mesh.rank} ({error})"
         return ""
 
-    def _write(self, flight: _Flight, part: RankPart, values: dict[str, Tensor]) -> None:
+    def _write(self, flight: _Flight, part: RankPart, copied: dict[str, Tensor] | None) -> None:
         begin, target, layout = time.perf_counter(), flight.target, self._mesh.layout
         try:
-            target.write(part, values, self._mesh.rank)
+            target.write(part, copied, self._mesh.rank)
             flight.has_written.set()
             # Half: the other ranks, who wait in a collective, are to hear of it.
             patience = self._config.training.collective_timeout_seconds / 2

@@ -18,26 +18,15 @@ from gptdist.checkpoint.sealed_file import SealedWriter, Sink
 from gptdist.errors import CheckpointError
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], sealing_key: SealingKey | None = None) -> FileEntry:
-    """Write flat ``tensors`` in fp32 and return the file's size and hash; on the disk when this returns.
-
-    One tensor at a time is copied to host memory. With a key the file is encrypted.
-    """
-    for key, tensor in tensors.items():
-        assert tensor.dim() == 1, f"{key}: {tuple(tensor.shape)}"
-        assert tensor.dtype in (torch.float32, torch.bfloat16), f"{key}: {tensor.dtype} would change in fp32"
-    return write_stream(path, {key: tensor.numel() for key, tensor in tensors.items()}, tensors.values(), sealing_key)
-
-
 def write_stream(
     path: Path, sizes: Mapping[str, int], tensors: Iterable[Tensor], sealing_key: SealingKey | None = None
 ) -> FileEntry:
-    """Write tensors that come one after the other, as ``write_tensors`` does.
+    """Write flat tensors in fp32 and return the file's size and hash; on the disk when this returns.
 
     Args:
         path: the file.
         sizes: number of values of each tensor, in the order in which they come.
-        tensors: read once, each let go before the next.
+        tensors: read once, each let go before the next, one at a time copied to host memory.
         sealing_key: encrypts the file; None leaves it in the clear.
     """
     header: dict[str, Any] = {}
@@ -54,6 +43,8 @@ def write_stream(
         sink: Sink = sealed or hashed
         sink.write(len(encoded).to_bytes(8, "little") + encoded)
         for tensor in tensors:
+            assert tensor.dim() == 1, f"{path}: {tuple(tensor.shape)}"
+            assert tensor.dtype in (torch.float32, torch.bfloat16), f"{path}: {tensor.dtype} would change in fp32"
             sink.write(tensor.detach().to("cpu", torch.float32).contiguous().numpy().view("uint8").data)
         if sealed is not None:
             sealed.finish()

@@ -183,14 +183,14 @@ def break_on_rank_1(tree: dict[str, Any]) -> str:
     from gptdist.checkpoint import save as saving
     from gptdist.train.loop import save, train_step
 
-    write = saving.write_tensors
+    write = saving.write_stream
 
     def broken(*arguments: Any) -> Any:
         if os.environ["RANK"] == "1":
             raise ZeroDivisionError("a bug")
         return write(*arguments)
 
-    saving.write_tensors = broken
+    saving.write_stream = broken
     run = open_run(tree)
     try:
         for _ in range(100):

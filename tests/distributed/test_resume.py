@@ -10,7 +10,7 @@ from tests.support.datasets import GPT2, LLAMA, MODERN, run_tree, write_dataset
 from tests.support.jobs import train_steps
 from tests.support.layouts import TestedLayout
 from tests.support.ranks import run_ranks
-from tests.support.step_folders import rewrite_manifest
+from tests.support.step_folders import rewrite_manifest, write_tensors
 
 OTHER_LAYOUT_TOLERANCE = 5e-6
 """fp32 losses of 3 steps after a resume on another layout, where sums are taken in another order."""
@@ -95,8 +95,6 @@ def test_comparison_notices_lost_moments(folder: Path) -> None:
 
 def _zero_moments(checkpoint: Path) -> None:
     from safetensors.torch import load_file
-
-    from gptdist.checkpoint.tensor_file import write_tensors
 
     path = checkpoint / "rank_00000.safetensors"
     tensors = {key: values * (0 if key.startswith("exp_avg") else 1) for key, values in load_file(path).items()}
@@ -207,12 +205,12 @@ def _fail_to_save(tree) -> None:
 
     from gptdist.checkpoint import save as saving
 
-    write = saving.write_tensors
+    write = saving.write_stream
 
-    def full(path, tensors, sealing_key):
+    def full(*arguments):
         if os.environ["RANK"] == "1":
             raise OSError(28, "No space left on device")
-        return write(path, tensors, sealing_key)
+        return write(*arguments)
 
-    saving.write_tensors = full
+    saving.write_stream = full
     train_steps(tree, 4, 4)

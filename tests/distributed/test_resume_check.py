@@ -17,7 +17,7 @@ from tests.support.datasets import GPT2, run_tree
 from tests.support.jobs import train_run
 from tests.support.layouts import TestedLayout
 from tests.support.ranks import run_ranks
-from tests.support.step_folders import rewrite_manifest
+from tests.support.step_folders import rewrite_manifest, write_tensors
 
 LAYOUT = TestedLayout(2, 1, 1)
 OTHER = ["parallel.tensor_parallel_size=2", "parallel.zero_stage=3"]
@@ -75,8 +75,6 @@ def _content(run: Path) -> dict[str, tuple[bytes, int]]:
 def _perturb(folder: Path, tensor: str, by: float) -> None:
     """Change one weight, and hash the file anew: the checkpoint is whole, and another."""
     from safetensors.torch import load_file
-
-    from gptdist.checkpoint.tensor_file import write_tensors
 
     manifest = json.loads((folder / "manifest.json").read_text())
     holder = next(one["file"] for one in manifest["fragments"] if one["tensor"] == tensor)

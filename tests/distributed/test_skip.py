@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,19 @@ def bits(run: Any) -> str:
     import hashlib
 
     digest = hashlib.sha256(str(run.fragments.optimizer_step()).encode())
-    held = [getattr(local.parameter, "ds_tensor", local.parameter) for local in run.parameters]
-    held += [values for fragment in run.fragments.all() for values in fragment.states.values()]
-    for values in held:
+    for values in _held(run):
         digest.update(
             values.detach().contiguous().view(-1).numpy(force=True).tobytes()
             if values.dtype.itemsize == 4
             else values.detach().float().numpy(force=True).tobytes()
         )
     return digest.hexdigest()
+
+
+def _held(run: Any) -> Iterator[Any]:
+    yield from (getattr(local.parameter, "ds_tensor", local.parameter) for local in run.parameters)
+    for fragment in run.fragments.all():
+        yield from fragment.states.values()
 
 
 def skipped_and_never_met(tree: dict[str, Any], bad: dict[int, float]) -> dict[str, Any]:

@@ -10,14 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gptdist.checkpoint.manifest import WEIGHT, Manifest
+from gptdist.checkpoint.keys import SealingKey
+from gptdist.checkpoint.manifest import WEIGHT, FileEntry, Manifest
 from gptdist.checkpoint.seals import UNPROTECTED, Protection, write_manifest
-from gptdist.checkpoint.tensor_file import write_tensors
+from gptdist.checkpoint.tensor_file import write_stream
 from gptdist.config.optimization import ADAM_MOMENTS
 from gptdist.mesh.layout import Layout
 from tests.support.datasets import GPT2
 
 STATES = (WEIGHT, *ADAM_MOMENTS)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], sealing_key: SealingKey | None = None) -> FileEntry:
+    """Write flat tensors to one file of a step folder."""
+    return write_stream(path, {key: values.numel() for key, values in tensors.items()}, tensors.values(), sealing_key)
 
 
 def write_step_folder(

@@ -14,11 +14,11 @@ from gptdist.checkpoint.find import newest_whole, resolve_checkpoint, step_folde
 from gptdist.checkpoint.load import _range
 from gptdist.checkpoint.manifest import read_manifest
 from gptdist.checkpoint.read import CheckpointReader
-from gptdist.checkpoint.tensor_file import TensorFile, write_tensors
+from gptdist.checkpoint.tensor_file import TensorFile
 from gptdist.checkpoint.verify import verify
 from gptdist.errors import CheckpointError
 from gptdist.model.parameters import LocalParameter, LogicalTensor, local_slice
-from tests.support.step_folders import numbered, rewrite_manifest, write_step_folder
+from tests.support.step_folders import numbered, rewrite_manifest, write_step_folder, write_tensors
 
 
 @settings(max_examples=60, deadline=None)
