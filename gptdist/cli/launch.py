@@ -25,6 +25,7 @@ def _local(arguments: argparse.Namespace) -> int:
     from gptdist.config.run import RunConfig
     from gptdist.data.plan import check_epochs
     from gptdist.data.sources import check_data
+    from gptdist.device.swapping import swap_problems
     from gptdist.errors import ConfigError
     from gptdist.model.hf_config import export_problems
     from launch.local import local_command, run_local
@@ -39,6 +40,7 @@ def _local(arguments: argparse.Namespace) -> int:
         config.data.path_problems()
         + config.checkpoints.protection.path_problems()
         + config.telemetry.package_problems()
+        + swap_problems(config.memory)
     )
     if missing:
         raise ConfigError(missing)

@@ -1,7 +1,9 @@
 """What is kept in memory between the forward and the backward pass, and what in which memory."""
 
+from pathlib import Path
 from typing import Literal
 
+from gptdist.config.optimization import OptimizerConfig
 from gptdist.config.section import Section
 
 
@@ -22,32 +24,56 @@ class MemoryConfig(Section):
     """With ``full``: how many layers, the first ones; default all."""
 
     offload_optimizer: Literal["none", "cpu", "nvme"] = "none"
-    """``cpu``: master weights and moments lie in the machine's memory, and are updated there. From ZeRO stage 1."""
+    """``cpu``: master weights and moments lie in the machine's memory, and are updated there. From ZeRO stage 1.
+    ``nvme``: they lie in files, and come into that memory one sub-group at a time. ZeRO stage 3 only."""
 
     offload_parameters: Literal["none", "cpu", "nvme"] = "none"
     """``cpu``: each rank's part of the weights lies in the machine's memory while not in use. ZeRO stage 3 only."""
+
+    nvme_path: Path | None = None
+    """Folder on a local disk of each machine for what is offloaded to ``nvme``; nothing in it outlives the run."""
+
+    @property
+    def swaps(self) -> bool:
+        """Whether anything is kept in files."""
+        return "nvme" in (self.offload_optimizer, self.offload_parameters)
 
     def offload(self) -> dict[str, str]:
         """Return where DeepSpeed is to keep what does not stay on the device."""
         devices = {"offload_optimizer": self.offload_optimizer, "offload_param": self.offload_parameters}
         return {what: device for what, device in devices.items() if device != "none"}
 
-    def offload_problems(self, zero_stage: int, optimizer: str) -> list[str]:
+    def offload_problems(self, zero_stage: int, optimizer: OptimizerConfig) -> list[str]:
         """Return why nothing can be offloaded so at ``zero_stage`` with ``optimizer``."""
-        bad = [
-            f"memory.{key}: nvme cannot be trained: DeepSpeed leaves empty tensors of what it has swapped out, which "
-            f"checkpoints do not read back; use cpu"
-            for key in ("offload_optimizer", "offload_parameters")
-            if getattr(self, key) == "nvme"
-        ]
+        bad = []
         if self.offload_optimizer == "cpu" and zero_stage == 0:
             bad.append("memory.offload_optimizer: ZeRO stage 0 cannot offload; set parallel.zero_stage to 1, 2 or 3")
-        if self.offload_optimizer == "cpu" and optimizer == "muon":
+        if self.offload_optimizer != "none" and optimizer.kind == "muon":
             bad.append(
                 "memory.offload_optimizer: muon puts matrices together on the device; use adamw or lion, or none"
             )
+        if self.offload_parameters == "nvme":
+            bad.append("memory.offload_parameters: nvme is not done; use cpu, or nvme for memory.offload_optimizer")
         if self.offload_parameters == "cpu" and zero_stage != 3:
             bad.append(f"memory.offload_parameters: needs parallel.zero_stage 3, got {zero_stage}; set it, or none")
+        return bad + self._swap_problems(zero_stage, optimizer)
+
+    def _swap_problems(self, zero_stage: int, optimizer: OptimizerConfig) -> list[str]:
+        bad = []
+        if self.offload_optimizer == "nvme":
+            if zero_stage != 3:
+                bad.append(
+                    f"memory.offload_optimizer: nvme needs parallel.zero_stage 3, got {zero_stage}; set it, or use cpu"
+                )
+            if optimizer.moment_precision != "fp32":
+                bad.append(
+                    f"memory.offload_optimizer: nvme swaps weights and moments in one format, moment_precision is "
+                    f"{optimizer.moment_precision}; use fp32 for it, or cpu here"
+                )
+        if self.swaps and self.nvme_path is None:
+            bad.append("memory.nvme_path: missing; nvme needs a folder on a local disk of each machine")
+        if not self.swaps and self.nvme_path is not None:
+            bad.append("memory.nvme_path: belongs to offload to nvme, and nothing is; remove it")
         return bad
 
     def problems(self, num_layers: int) -> list[str]:

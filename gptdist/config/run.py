@@ -290,7 +290,7 @@ class RunConfig(Section):
         for index, stage in enumerate(self.batch.seq_length_ramp):
             where = f"batch.seq_length_ramp[{index}].seq_length"
             bad += self.parallel.sequence_problems(stage.seq_length, where)
-        bad += self.memory.offload_problems(self.parallel.zero_stage, self.optimizer.kind)
+        bad += self.memory.offload_problems(self.parallel.zero_stage, self.optimizer)
         if self.parallel.divides(ranks):
             bad += self.batch.problems(self.parallel.data_parallel_size(ranks))
         return bad

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gptdist.config.load import read_config
 from gptdist.config.run import RunConfig
+from gptdist.device.swapping import swap_problems
 from gptdist.errors import EXIT_USER_ERROR, ConfigError, GptDistError
 from gptdist.telemetry.metrics import set_up_logging
 
@@ -21,6 +22,7 @@ def main(arguments: list[str], work: Callable[[RunConfig, int], None] | None = N
         config = read_config(RunConfig, Path(arguments[0]), arguments[1:])
         problems = config.problems(int(os.environ.get("WORLD_SIZE", "1")))
         problems += config.telemetry.package_problems() + config.checkpoints.package_problems()
+        problems += swap_problems(config.memory)
         if problems:
             raise ConfigError(f"{arguments[0]}: {problem}" for problem in problems)
         (work or _run)(config, rank)
@@ -43,17 +45,20 @@ def _run(config: RunConfig, rank: int) -> None:
     from gptdist.train.build import build, join, lock_folder
     from gptdist.train.loop import train
     from gptdist.train.stop_signal import StopSignal
+    from gptdist.train.swap_folder import scratch
 
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     stop_signal = StopSignal()
     stop_signal.listen()
     lock = lock_folder(config.folder) if rank == 0 else None
-    mesh, device = join(config, int(os.environ.get("LOCAL_RANK", "0")))
-    run = build(config, mesh, device, stop_signal)
-    nothing = contextlib.nullcontext()
-    with run.metrics or nothing, run.keeper or nothing, run.saver, run.clock.watching_collectives():
-        is_done = train(run)
-    if run.ledger is not None:
-        run.ledger.write("done" if is_done else "stopped", step=run.state.step)
+    mesh, device = join(config, local_rank)
+    with scratch(config, mesh, local_rank):
+        run = build(config, mesh, device, stop_signal)
+        nothing = contextlib.nullcontext()
+        with run.metrics or nothing, run.keeper or nothing, run.saver, run.clock.watching_collectives():
+            is_done = train(run)
+        if run.ledger is not None:
+            run.ledger.write("done" if is_done else "stopped", step=run.state.step)
     destroy_mesh()
     if lock is not None:
         lock.close()

@@ -37,6 +37,7 @@ from gptdist.data.plan import DataPlan, check_epochs
 from gptdist.data.rules import SampleRules
 from gptdist.data.sources import TrainingData, check_tokenizer, validation_sources
 from gptdist.device.device import Device, choose_device, keep_freed_memory, peak_flops
+from gptdist.device.swapping import load_async_io
 from gptdist.errors import CheckpointError, ConfigError, GptDistError, TrainingError
 from gptdist.mesh.groups import Mesh, ModelParallelUnit, broadcast_text, make_mesh, max_over_ranks
 from gptdist.mesh.layout import Layout
@@ -69,6 +70,8 @@ def join(config: RunConfig, local_rank: int) -> tuple[Mesh, Device]:
     problems += budget_problems(config.memory, config.model, config.parallel, _share(config, device))
     if problems:
         raise ConfigError(problems)
+    if config.memory.swaps:
+        load_async_io(local_rank)
     if config.training.deterministic:
         forbid_nondeterminism()
     timeout = timedelta(seconds=config.training.collective_timeout_seconds)

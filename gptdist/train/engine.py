@@ -12,6 +12,7 @@ from torch import nn
 
 from gptdist.config.run import RunConfig
 from gptdist.data.batches import Batch
+from gptdist.device.swapping import check_locked_memory
 from gptdist.errors import TrainingError
 from gptdist.mesh.groups import Mesh, ModelParallelUnit
 from gptdist.model.parameters import is_hidden_matrix, logical_shape_of, lr_scale
@@ -19,12 +20,16 @@ from gptdist.train.expert_parallel import announce_experts, group_settings
 from gptdist.train.muon import IS_HIDDEN
 from gptdist.train.optimizers import new_optimizer
 from gptdist.train.pipeline import Stage, run_micro_batches
+from gptdist.train.swap_folder import BUFFERS, buffer_bytes, swap_folder
 from gptdist.train.update_gate import UpdateGate
 
 NO_CLIPPING = 1e30
 """Passed as the norm to clip to where nothing shall be clipped: DeepSpeed then still reports the norm."""
 
 LOWEST_LOSS_SCALE = 1.0
+
+SWAPPED_VALUES = 100_000_000
+"""Weights a rank whose optimizer state is brought from a disk at a time, in four buffers of so many fp32 values."""
 
 LR_SCALE = "lr_scale"
 """Key of a parameter group: what its learning rate is multiplied by."""
@@ -35,6 +40,9 @@ def deepspeed_config(config: RunConfig, mesh: Mesh, dtype: torch.dtype) -> dict[
     zero = {"stage": config.parallel.zero_stage, **config.deepspeed.get("zero_optimization", {})}
     for what, kept_on in config.memory.offload().items():
         zero[what] = {"device": kept_on, "pin_memory": torch.cuda.is_available()}
+        if kept_on == "nvme":
+            zero[what] |= {"nvme_path": str(swap_folder(config, mesh.rank)), "buffer_count": BUFFERS}
+            zero.setdefault("sub_group_size", SWAPPED_VALUES)
     clips_itself = _is_plain_optimizer(config, dtype)
     derived: dict[str, Any] = {
         # DeepSpeed takes all ranks that hold the same weights for replicas, context-parallel ones too.
@@ -101,10 +109,14 @@ class Engine:
         self._grad_norm = 0.0
         if config.model.moe is not None:
             announce_experts(model, mesh, config.model.moe.num_experts)
+        optimizer, settings = make_optimizer(model, config), deepspeed_config(config, mesh, dtype)
+        if config.memory.offload_optimizer == "nvme":
+            sub_group_size = settings["zero_optimization"]["sub_group_size"]
+            check_locked_memory(buffer_bytes(optimizer.param_groups, sub_group_size))
         self.deepspeed, _, _, _ = deepspeed.initialize(
             model=model,
-            optimizer=make_optimizer(model, config),
-            config=deepspeed_config(config, mesh, dtype),
+            optimizer=optimizer,
+            config=settings,
             mpu=ModelParallelUnit(mesh),
         )
         if self.loss_scale is not None:
@@ -214,8 +226,11 @@ class Engine:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Return whether DeepSpeed's warning is one here: optimizers that it has not tested are tested by us."""
-    return "untested optimizer" not in record.getMessage()
+    """Return whether DeepSpeed's warning is one here: optimizers that it has not tested are tested by us.
+
+    That a disk wears out, which every rank would say, stands in the docs.
+    """
+    return not any(known in record.getMessage() for known in ("untested optimizer", "Offloading to NVMe"))
 
 
 def clip_gradients(model: nn.Module, max_norm: float, mesh: Mesh) -> float:

@@ -44,18 +44,21 @@ def replay(config: RunConfig, until: int, target: Path | None) -> dict[str, Any]
     from gptdist.train.build import build, join
     from gptdist.train.loop import train_step
     from gptdist.train.stop_signal import StopSignal
+    from gptdist.train.swap_folder import scratch
 
-    mesh, device = join(config, int(os.environ.get("LOCAL_RANK", "0")))
-    run = build(config, mesh, device, StopSignal())
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    mesh, device = join(config, local_rank)
     steps: list[dict[str, Any]] = []
-    while run.state.step < until:
-        run.state.advance(train_step(run))
-        steps.append(run.state.recent[-1].tree())
     tensors = None
-    if target is not None:
-        before, _ = newest_whole(config.checkpoints_folder)
-        assert before is not None, "the replay began with it"
-        tensors = differences(run.fragments, before=before, saved=target)
+    with scratch(config, mesh, local_rank):
+        run = build(config, mesh, device, StopSignal())
+        while run.state.step < until:
+            run.state.advance(train_step(run))
+            steps.append(run.state.recent[-1].tree())
+        if target is not None:
+            before, _ = newest_whole(config.checkpoints_folder)
+            assert before is not None, "the replay began with it"
+            tensors = differences(run.fragments, before=before, saved=target)
     return {"steps": steps, "tensors": tensors}
 
 
