@@ -1,0 +1,82 @@
+"""From every layout of up to four ranks to every other: the same bits, and the same next step."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from gptdist.checkpoint.read import CheckpointReader
+from gptdist.checkpoint.verify import verify
+from tests.support.datasets import run_tree
+from tests.support.equality import GRADIENT_TOLERANCE, LOSS_TOLERANCE
+from tests.support.layouts import TestedLayout
+from tests.support.matrix import (
+    ALL_LAYOUTS,
+    STEP,
+    files_of,
+    load_each,
+    matrix_sections,
+    save_again,
+    storage_twin,
+    train_source,
+)
+from tests.support.ranks import run_ranks
+
+ONE_RANK = TestedLayout(1, 0, 1)
+
+
+class Saved(NamedTuple):
+    """One state, as each layout writes it."""
+
+    folder: Path
+    state_file: str
+    next_step: tuple[int, float, float]
+    by_layout: dict[TestedLayout, Path]
+    """The checkpoint of each layout that keeps weights in a way of its own."""
+
+    different: list[str]
+    """Those among them that are not written alike, byte for byte; each stands for all that are."""
+
+
+def _tree(folder: Path, name: str, layout: TestedLayout) -> dict[str, Any]:
+    return run_tree(folder, run_dir=str(folder / name), **matrix_sections(layout))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    folder = tmp_path_factory.mktemp("matrix")
+    state_file = str(folder / "state.safetensors")
+    (next_step,) = run_ranks(1, train_source, _tree(folder, "source", ONE_RANK), state_file)
+    source = folder / "source" / "checkpoints" / f"step_{STEP:08d}"
+    by_layout, different = {}, {}
+    for layout in dict.fromkeys(map(storage_twin, ALL_LAYOUTS)):
+        run_ranks(layout.world_size, save_again, _tree(folder, f"from-{layout}", layout), str(source))
+        by_layout[layout] = folder / f"from-{layout}" / "checkpoints" / source.name
+        assert not verify(by_layout[layout])
+        different.setdefault(files_of(by_layout[layout]), str(by_layout[layout]))
+    return Saved(folder, state_file, next_step, by_layout, list(different.values()))
+
+
+def test_matrix_holds_every_layout() -> None:
+    assert len(ALL_LAYOUTS) == len(set(ALL_LAYOUTS)) == 90
+
+
+def test_ways_to_write_differ(saved: Saved) -> None:
+    """Else the matrix would load the same files again and again."""
+    assert len(saved.different) == 28
+    assert len(CheckpointReader(Path(saved.different[0])).tensor_names) > 50
+
+
+@pytest.mark.parametrize("layout", ALL_LAYOUTS, ids=str)
+def test_resumes_from_every_layout(saved: Saved, layout: TestedLayout) -> None:
+    """Weights and moments are bit-equal to what one rank had in memory; so is what this layout then saves itself."""
+    tree = _tree(saved.folder, f"to-{layout}", layout)
+    ranks = run_ranks(layout.world_size, load_each, tree, saved.different, saved.state_file)
+    _, loss, norm = saved.next_step
+    for found in ranks:
+        for checkpoint, (different, seen_loss, seen_norm) in zip(saved.different, found, strict=True):
+            assert not different, checkpoint
+            assert seen_loss == pytest.approx(loss, abs=LOSS_TOLERANCE), checkpoint
+            assert seen_norm == pytest.approx(norm, rel=GRADIENT_TOLERANCE), checkpoint
+    own = saved.folder / f"to-{layout}" / "checkpoints" / f"step_{STEP:08d}"
+    assert files_of(own) == files_of(saved.by_layout[storage_twin(layout)]), "what it stands for in this matrix"
