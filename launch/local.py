@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
 from gptdist.config.run import RunConfig
+from gptdist.device.parent_death import die_with_parent
 from launch.job import TORCHRUN_SIGNALS, NodeCommand
 
 SHUTDOWN_SECONDS = 60
@@ -56,9 +58,14 @@ def local_command(
 def run_local(command: NodeCommand) -> int:
     """Run ``command`` to its end and return its exit status: 0 done, 2 the input has to be mended, else failed.
 
-    Signals that ask for a stop are passed on, so that the ranks can save.
+    Signals that ask for a stop are passed on, so that the ranks can save. If this process is killed, so is all that it
+    started.
     """
-    process = subprocess.Popen(command.argv, env={**os.environ, **dict(command.environment)})
+    process = subprocess.Popen(
+        command.argv,
+        env={**os.environ, **dict(command.environment)},
+        preexec_fn=partial(die_with_parent, os.getpid()),  # noqa: PLW1509 - no other thread is there to hold a lock
+    )
 
     def forward(number: int, _: FrameType | None) -> None:
         if process.poll() is None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gptdist.config.load import read_config
 from gptdist.config.run import RunConfig
+from gptdist.device.parent_death import die_with_torchrun
 from gptdist.device.swapping import swap_problems
 from gptdist.errors import EXIT_USER_ERROR, ConfigError, GptDistError
 from gptdist.telemetry.metrics import set_up_logging
@@ -16,6 +17,7 @@ from gptdist.telemetry.metrics import set_up_logging
 
 def main(arguments: list[str], work: Callable[[RunConfig, int], None] | None = None) -> int:
     """Train the run that ``arguments`` name, or do other ``work`` with its config and the rank; return the status."""
+    die_with_torchrun()
     rank = int(os.environ.get("RANK", "0"))
     set_up_logging(rank)
     try:

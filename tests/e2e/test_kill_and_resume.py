@@ -1,5 +1,6 @@
 """Real launches: killed with SIGKILL, stopped with SIGTERM, resumed by the same command."""
 
+import random
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from tests.support.ranks import repository
 
 STEPS = 200
 START_TIMEOUT_SECONDS = 300
+ENDING_SECONDS = 30
 
 
 def _config(folder: Path, name: str) -> Path:
@@ -81,22 +83,38 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[
     return folder, _losses(config)
 
 
-def test_kill_minus_nine_three_times_and_the_losses_are_the_same_bits(uninterrupted) -> None:
+def _kill(process: subprocess.Popen, victim: str) -> None:
+    """Kill one of the job's processes, or all; the others must end by themselves."""
+    launcher = psutil.Process(process.pid)
+    (torchrun,) = launcher.children()
+    ranks = torchrun.children()
+    assert len(ranks) == 2
+    if victim == "all":
+        _kill_everything(process)
+    else:
+        {"launcher": launcher, "torchrun": torchrun, "rank": random.choice(ranks)}[victim].kill()
+        assert process.wait(timeout=START_TIMEOUT_SECONDS) != 0
+    _, alive = psutil.wait_procs([torchrun, *ranks], timeout=ENDING_SECONDS)
+    assert not alive, "a process lives on without its launcher"
+
+
+def test_kill_minus_nine_of_whatever_process_and_the_losses_are_the_same_bits(uninterrupted) -> None:
     folder, expected = uninterrupted
     config = _config(folder, "killed")
-    for step in (13, 71, 140):
+    for step, victim in ((13, "all"), (50, "launcher"), (90, "torchrun"), (140, "rank")):
         process = _launch(config)
         _wait_for_step(config, process, step)
-        _kill_everything(process)
+        time.sleep(random.uniform(0.0, 0.3))
+        _kill(process, victim)
     log = _finish(config)
     assert "resumed" in log
-    assert len({record["attempt"] for record in _records(config)}) == 4
+    assert len({record["attempt"] for record in _records(config)}) == 5
     for record in _records(config):  # every attempt's every step, the repeated ones too
         assert record["loss"] == expected[record["step"]], f"attempt {record['attempt']} step {record['step']}"
     assert set(_losses(config)) == set(range(1, STEPS + 1))
     found = audit(folder / "killed")
     assert not found.problems
-    assert (len(found.line), found.consumed_samples) == (4, 8 * STEPS)
+    assert (len(found.line), found.consumed_samples) == (5, 8 * STEPS)
     assert not list((folder / "killed" / "checkpoints").glob(".partial-*")), "left-overs are cleaned up"
 
 

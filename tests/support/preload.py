@@ -12,6 +12,8 @@ from gptdist.device.device import prepare_deepspeed  # noqa: E402
 prepare_deepspeed()
 megatron_on_cpu.install()
 
+import s3fs  # noqa: E402, F401
+
 import gptdist.train.build  # noqa: E402
 import gptdist.train.inference  # noqa: E402
 import gptdist.train.loop  # noqa: E402, F401

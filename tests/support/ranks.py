@@ -7,7 +7,7 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,15 @@ def run_ranks(
 
     ``function`` is importable; the default process group exists when it is called.
     """
+    with started_ranks(world_size, function, *arguments) as (_, pipes):
+        return _collect(pipes, timeout_seconds)
+
+
+@contextlib.contextmanager
+def started_ranks(
+    world_size: int, function: Callable[..., Any], *arguments: Any
+) -> Iterator[tuple[list[Any], list[Connection]]]:
+    """Start the same, and yield the ranks' processes, and pipes on which each sends (when, failure, result) once."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.support.preload"])
     with tempfile.TemporaryDirectory() as folder:
@@ -38,7 +47,7 @@ def run_ranks(
             processes.append(process)
             pipes.append(receive)
         try:
-            return _collect(pipes, timeout_seconds)
+            yield processes, pipes
         finally:
             for pipe in pipes:
                 pipe.close()  # lets the ranks go
