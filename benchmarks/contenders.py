@@ -36,28 +36,15 @@ class Contender:
     def start(self, scratch: Path) -> None:
         """Start the processes and wait until they are warm."""
         store = scratch / f"store-{self.name.replace(' ', '-').replace('/', '-')}"
-        for rank in range(self.ranks):
-            place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": self.ranks, "BENCHMARK_STORE": f"file://{store}"}
-            environment = {
-                **os.environ,
-                **({name: str(value) for name, value in place.items()} if self.joins else {}),
-                "OMP_NUM_THREADS": str(self.threads),
-                "HF_HUB_OFFLINE": "1",
-            }
-            self.processes.append(
-                subprocess.Popen(
-                    self.argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True, bufsize=1
-                )
-            )
+        self.processes += start_ranks(
+            self.argv, ranks=self.ranks, threads=self.threads, store=store if self.joins else None
+        )
         self.round(1)
         self.seconds.clear()
 
     def round(self, steps: int) -> None:
         """Do ``steps`` steps and note the seconds of one."""
-        for process in self.processes:
-            assert process.stdin is not None, "started with a pipe"
-            print(steps, file=process.stdin, flush=True)
-        self.answer, *_ = [_answer(self.name, process) for process in self.processes]
+        self.answer, *_ = ask(self.name, self.processes, steps)
         self.seconds.append(self.answer.pop("seconds") / steps)
 
     def stop(self) -> None:
@@ -70,6 +57,31 @@ class Contender:
     def step_seconds(self) -> float:
         """Median over the rounds."""
         return median(self.seconds)
+
+
+def start_ranks(argv: Sequence[str], *, ranks: int, threads: int, store: Path | None) -> "list[subprocess.Popen[str]]":
+    """Start a program on each rank; they meet at the file ``store``, unless it is None."""
+    processes = []
+    for rank in range(ranks):
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "BENCHMARK_STORE": f"file://{store}"}
+        environment = {
+            **os.environ,
+            **({name: str(value) for name, value in place.items()} if store is not None else {}),
+            "OMP_NUM_THREADS": str(threads),
+            "HF_HUB_OFFLINE": "1",
+        }
+        processes.append(
+            subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True, bufsize=1)
+        )
+    return processes
+
+
+def ask(name: str, processes: "Sequence[subprocess.Popen[str]]", question: Any) -> list[dict[str, Any]]:
+    """Send a line of JSON to every rank, and return what each answers."""
+    for process in processes:
+        assert process.stdin is not None, "started with a pipe"
+        print(json.dumps(question), file=process.stdin, flush=True)
+    return [_answer(name, process) for process in processes]
 
 
 def _answer(name: str, process: "subprocess.Popen[str]") -> dict[str, Any]:
@@ -98,7 +110,7 @@ def ratio_by_round(one: Contender, other: Contender) -> float:
     return median(theirs / ours for ours, theirs in zip(one.seconds, other.seconds, strict=True))
 
 
-def serve(work: Callable[[int], dict[str, Any]]) -> None:
-    """Answer the lines on standard input until it is closed; ``work(steps)`` returns what to print."""
+def serve(work: Callable[[Any], dict[str, Any]]) -> None:
+    """Answer the lines on standard input until it is closed; ``work(question)`` returns what to print."""
     for line in sys.stdin:
-        print(json.dumps(work(int(line))), flush=True)
+        print(json.dumps(work(json.loads(line))), flush=True)

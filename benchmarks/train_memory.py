@@ -7,7 +7,6 @@ for the next ones and so needs more. The states are also counted tensor by tenso
 """
 
 import argparse
-import ctypes
 import json
 import os
 import subprocess
@@ -16,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.rank import begin_rank
+from benchmarks.rank import begin_rank, give_back_freed_memory, resident_bytes
 
 MODEL = {"num_layers": 6, "hidden_size": 384, "num_attention_heads": 6, "seq_length": 256, "vocab_size": 16_000}
 
@@ -122,9 +121,9 @@ def _rank(tree: dict[str, Any]) -> None:
 
     config = RunConfig.from_tree(tree)
     mesh, device = join(config, local_rank=int(os.environ["LOCAL_RANK"]))
-    _give_back_freed_memory()
+    give_back_freed_memory()
     _load_libraries()
-    before, counted_before = _resident("VmRSS"), tensor_bytes()
+    before, counted_before = resident_bytes("VmRSS"), tensor_bytes()
     run = build(config, mesh, device, StopSignal())
     for _ in range(STEPS):
         run.state.advance(train_step(run))
@@ -132,19 +131,11 @@ def _rank(tree: dict[str, Any]) -> None:
     found = {
         "peak": vars(expected.peak),
         "states": expected.states,
-        "measured": _resident("VmHWM") - before,
+        "measured": resident_bytes("VmHWM") - before,
         "counted": tensor_bytes() - counted_before,
     }
     dist.barrier()
     print(json.dumps(found))
-
-
-def _give_back_freed_memory() -> None:
-    """Have each block of 64 KiB or more from the system for itself, as long as it is in use (glibc's mallopt(3))."""
-    trim_threshold, mmap_threshold, mmap_max = -1, -3, -4
-    libc = ctypes.CDLL(None)
-    for setting, value in ((mmap_max, 1_000_000), (mmap_threshold, 65536), (trim_threshold, 65536)):
-        assert libc.mallopt(setting, value) == 1, f"mallopt refuses {setting}"
 
 
 def _load_libraries() -> None:
@@ -156,12 +147,6 @@ def _load_libraries() -> None:
     layer(torch.ones(2, 8, 64)).sum().backward()
     optimizer.step()
     torch.distributed.all_reduce(torch.ones(1000))
-
-
-def _resident(what: str) -> int:
-    """Return resident memory in bytes: VmRSS now, VmHWM the highest so far."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(f"{what}:")).split()[1]) * 1024
 
 
 if __name__ == "__main__":
