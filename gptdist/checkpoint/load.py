@@ -1,6 +1,7 @@
 """Put a checkpoint into a run of any layout: each rank reads the ranges that it will hold."""
 
 import logging
+import math
 
 import torch
 import torch.distributed as dist
@@ -54,7 +55,7 @@ def _fill(reader: CheckpointReader, fragments: OptimizerFragments, *, keeps_mome
         check_shape(reader, fragment.local)
         for state, values in fragment.states.items():
             if state == WEIGHT or keeps_moments:
-                values.copy_(read_range(reader, fragment, state))
+                read_into(reader, fragment.local, state, fragment.start, values)
             else:
                 values.zero_()
 
@@ -89,9 +90,7 @@ def load_weights(reader: CheckpointReader, locals_: list[LocalParameter]) -> Non
     check_names(reader, {local.logical.name for local in locals_})
     for local in locals_:
         check_shape(reader, local)
-        values = _range(reader, local, WEIGHT, 0, local.numel)
-        with torch.no_grad():
-            local.parameter.copy_(values.view(local.parameter.shape))
+        read_into(reader, local, WEIGHT, 0, local.parameter.data.view(-1))
 
 
 def check_names(reader: CheckpointReader, wanted: set[str]) -> None:
@@ -125,27 +124,55 @@ def check_shape(reader: CheckpointReader, local: LocalParameter) -> None:
 
 def read_range(reader: CheckpointReader, fragment: Fragment, state: str) -> Tensor:
     """Return the values of one fragment, flat in fp32."""
-    return _range(reader, fragment.local, state, fragment.start, fragment.numel)
+    values = torch.empty(fragment.numel)
+    read_into(reader, fragment.local, state, fragment.start, values)
+    return values
 
 
-def _range(reader: CheckpointReader, local: LocalParameter, state: str, start: int, numel: int) -> Tensor:
-    """Return values ``start`` … ``start + numel - 1`` of the flat local tensor; padding is zero.
+def read_into(reader: CheckpointReader, local: LocalParameter, state: str, start: int, target: Tensor) -> None:
+    """Fill the flat ``target`` with the values of a local tensor from ``start`` on; padding becomes zero.
+
+    fp32 in this machine's memory is filled straight from the file, anything else through a copy of its size.
+
+    Raises:
+        CheckpointError: values are missing.
+    """
+    if target.is_cuda or target.dtype != torch.float32 or not target.is_contiguous():
+        values = torch.empty(target.numel())
+        read_into(reader, local, state, start, values)
+        target.copy_(values)
+        return
+    entry, logical = reader.entry(local.logical.name), local.logical
+    is_cut_alike = entry.slice_length == local.local_length and entry.num_slices == local.num_slices
+    if is_cut_alike and (logical.outer == 1 or local.valid_length == local.local_length):
+        valid = min(max(0, logical.outer * local.valid_length * logical.inner - start), target.numel())
+        if valid:
+            reader.read_flat(logical.name, state, local.slice_index, start, target[:valid])
+        target[valid:] = 0
+    else:
+        _read_recut(reader, local, state, start, target)
+
+
+def _read_recut(reader: CheckpointReader, local: LocalParameter, state: str, start: int, target: Tensor) -> None:
+    """Do the same where the checkpoint's slices are other ones.
 
     The range is widened to whole rows of [outer, local_length, inner], or, where it lies within one row, to whole
     ``inner`` vectors: nothing else is read.
     """
     logical, inner = local.logical, local.logical.inner
-    row = local.local_length * inner
+    row, numel = local.local_length * inner, target.numel()
     first_row, behind_row = start // row, -(-(start + numel) // row)
     begin, end = 0, local.local_length
     if behind_row - first_row == 1:
         begin = (start - first_row * row) // inner
         end = -(-(start + numel - first_row * row) // inner)
-    staging = torch.zeros(behind_row - first_row, end - begin, inner)
-    valid = min(end, local.valid_length)
-    if begin < valid:
-        staging[:, : valid - begin] = reader.block(
-            logical.name, state, outer=(first_row, behind_row), along=(local.start + begin, local.start + valid)
-        )
-    skipped = start - (first_row * row + begin * inner)
-    return staging.view(-1)[skipped : skipped + numel]
+    shape = behind_row - first_row, end - begin, inner
+    is_exact = math.prod(shape) == numel
+    block = target.view(shape) if is_exact else torch.empty(shape)
+    valid = max(0, min(end, local.valid_length) - begin)
+    block[:, valid:] = 0
+    if valid:
+        reader.read_block(logical.name, state, (first_row, local.start + begin), block[:, :valid])
+    if not is_exact:
+        skipped = start - (first_row * row + begin * inner)
+        target.copy_(block.view(-1)[skipped : skipped + numel])

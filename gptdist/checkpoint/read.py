@@ -6,11 +6,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gptdist.checkpoint.flat_tensors import FlatTensors
 from gptdist.checkpoint.hold import hold
 from gptdist.checkpoint.manifest import WEIGHT, FragmentEntry, TensorEntry, read_manifest
-from gptdist.checkpoint.sealed_tensors import SealedTensors
 from gptdist.checkpoint.seals import key_to_read
-from gptdist.checkpoint.tensor_file import TensorFile
 from gptdist.errors import CheckpointError
 
 
@@ -30,7 +29,7 @@ class CheckpointReader:
         self._fragments: dict[tuple[str, int], list[FragmentEntry]] = defaultdict(list)
         for fragment in self.manifest.fragments:
             self._fragments[fragment.tensor, fragment.slice_index].append(fragment)
-        self._files: dict[str, TensorFile | SealedTensors] = {}
+        self._files: dict[str, FlatTensors] = {}
 
     @property
     def tensor_names(self) -> tuple[str, ...]:
@@ -66,41 +65,64 @@ class CheckpointReader:
         Raises:
             CheckpointError: values are missing.
         """
-        entry = self.entry(name)
-        rows, inner, length = outer[1] - outer[0], entry.inner, entry.slice_length
-        block = torch.empty(rows, along[1] - along[0], inner)
-        for index in range(entry.num_slices):
-            slice_begin = index * length
-            begin = max(along[0], slice_begin)
-            end = min(along[1], slice_begin + length, entry.length)
-            if begin >= end:
-                continue
-            first = (outer[0] * length + begin - slice_begin) * inner
-            behind = ((outer[1] - 1) * length + end - slice_begin) * inner
-            flat = self._flat(name, state, index, first, behind)
-            piece = flat.as_strided((rows, end - begin, inner), (length * inner, inner, 1))
-            block[:, begin - along[0] : end - along[0]] = piece
+        block = torch.empty(outer[1] - outer[0], along[1] - along[0], self.entry(name).inner)
+        self.read_block(name, state, (outer[0], along[0]), block)
         return block
 
-    def _flat(self, name: str, state: str, slice_index: int, first: int, behind: int) -> Tensor:
-        """Return values ``first`` … ``behind - 1`` of a flat slice, put together from its fragments."""
-        flat = torch.empty(behind - first)
+    def read_block(self, name: str, state: str, begin: tuple[int, int], target: Tensor) -> None:
+        """Fill ``target``, [outer, along, inner] in fp32, with a block of tensor ``name``.
+
+        Where the block lies in one piece, here and there, it is read straight into ``target``.
+
+        Args:
+            name: logical tensor.
+            state: one of the tensor's states, such as ``"weight"``.
+            begin: first index of the first axis, and of the one that layouts cut.
+            target: how much is read; in this machine's memory.
+
+        Raises:
+            CheckpointError: values are missing.
+        """
+        entry = self.entry(name)
+        (rows, width, inner), length = target.shape, entry.slice_length
+        row, along = begin
+        assert inner == entry.inner, f"{name}: {inner} values where the checkpoint has {entry.inner}"
+        for index in range(entry.num_slices):
+            offset = index * length
+            first, behind = max(along, offset), min(along + width, offset + length, entry.length)
+            if first >= behind:
+                continue
+            piece = target[:, first - along : behind - along]
+            start = (row * length + first - offset) * inner
+            stop = ((row + rows - 1) * length + behind - offset) * inner
+            if stop - start == piece.numel() and piece.is_contiguous():
+                self.read_flat(name, state, index, start, piece.view(-1))
+            else:
+                flat = torch.empty(stop - start)
+                self.read_flat(name, state, index, start, flat)
+                piece.copy_(flat.as_strided(piece.shape, (length * inner, inner, 1)))
+
+    def read_flat(self, name: str, state: str, slice_index: int, start: int, target: Tensor) -> None:
+        """Fill the flat ``target`` with the values of a flat slice from ``start`` on, put together from its fragments.
+
+        Raises:
+            CheckpointError: values are missing.
+        """
+        stop = start + target.numel()
         found = 0
         for fragment in self._fragments[name, slice_index]:
-            begin, end = max(first, fragment.start), min(behind, fragment.start + fragment.numel)
+            begin, end = max(start, fragment.start), min(stop, fragment.start + fragment.numel)
             if begin < end:
-                values = self._open(fragment.file).read(f"{state}/{name}", begin - fragment.start, end - fragment.start)
-                flat[begin - first : end - first] = values
+                part = target[begin - start : end - start]
+                self._open(fragment.file).read_into(f"{state}/{name}", begin - fragment.start, part)
                 found += end - begin
-        if found != behind - first:
+        if found != stop - start:
             raise CheckpointError(
-                f"{self.folder}: {state} of '{name}' has {found} of {behind - first} values in slice {slice_index}; "
+                f"{self.folder}: {state} of '{name}' has {found} of {stop - start} values in slice {slice_index}; "
                 f"the checkpoint is incomplete, use an older one"
             )
-        return flat
 
-    def _open(self, name: str) -> TensorFile | SealedTensors:
+    def _open(self, name: str) -> FlatTensors:
         if name not in self._files:
-            path, key = self.folder / name, key_to_read(self.folder, self.manifest)
-            self._files[name] = TensorFile(path) if key is None else SealedTensors(path, key)
+            self._files[name] = FlatTensors(self.folder / name, key_to_read(self.folder, self.manifest))
         return self._files[name]

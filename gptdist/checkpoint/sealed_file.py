@@ -101,21 +101,20 @@ class SealedFile:
             raise CheckpointError(f"{path}: encryption version {version} is unknown here; update gptdist")
         self._cipher = AESGCM(key.derive(b"file", salt))
 
-    def read(self, start: int, stop: int) -> bytearray:
-        """Return bytes ``start`` … ``stop - 1`` of the content; only the chunks that hold them are read.
+    def read_into(self, start: int, target: memoryview) -> None:
+        """Fill ``target`` with the content's bytes from ``start`` on; only the chunks that hold them are read.
 
         Raises:
             CheckpointError: they are not what was written, or the key is another one.
         """
+        stop = start + len(target)
         assert 0 <= start <= stop <= self.num_bytes, f"{start}:{stop} of {self.num_bytes} bytes"
-        content = bytearray(stop - start)
         size = self._chunk_bytes
         for number in range(start // size, -(-stop // size)):
             begin = number * size
             chunk = self._open(number, min(size, self.num_bytes - begin))
             first, last = max(start, begin), min(stop, begin + len(chunk))
-            content[first - start : last - start] = memoryview(chunk)[first - begin : last - begin]
-        return content
+            target[first - start : last - start] = memoryview(chunk)[first - begin : last - begin]
 
     def _open(self, number: int, num_bytes: int) -> bytes:
         self._file.seek(_HEADER.size + number * (self._chunk_bytes + _TAG_BYTES))

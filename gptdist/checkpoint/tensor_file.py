@@ -1,21 +1,25 @@
-"""Flat fp32 tensors to and from one safetensors file, streamed and hashed on the way."""
+"""Flat fp32 tensors to one safetensors file, streamed and hashed on the way."""
 
 import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from gptdist.checkpoint.keys import SealingKey
 from gptdist.checkpoint.manifest import FileEntry
 from gptdist.checkpoint.sealed_file import SealedWriter, Sink
-from gptdist.errors import CheckpointError
+
+_WORTH_A_THREAD_BYTES = 1 << 18
+"""To hand a hash to another thread and wait for it takes some 0.1 ms, in which 0.1 MB is hashed."""
+
+_WRITE_BACK_BYTES = 1 << 25
+"""After so many the disk begins to write."""
 
 
 def write_stream(
@@ -37,8 +41,8 @@ def write_stream(
         offset = end
     encoded = json.dumps(header).encode()
     encoded += b" " * (-len(encoded) % 8)
-    with path.open("wb") as file:
-        hashed = _Hashed(file)
+    with path.open("wb") as file, ThreadPoolExecutor(max_workers=1) as hashing:
+        hashed = _Hashed(file, hashing)
         sealed = None if sealing_key is None else SealedWriter(hashed, sealing_key, 8 + len(encoded) + offset)
         sink: Sink = sealed or hashed
         sink.write(len(encoded).to_bytes(8, "little") + encoded)
@@ -57,56 +61,25 @@ def write_stream(
 
 
 class _Hashed:
-    """A file, and the hash of what is written to it."""
+    """A file, and the hash of what is written to it, which another thread works out meanwhile."""
 
-    def __init__(self, file: Sink) -> None:
+    def __init__(self, file: BinaryIO, hashing: ThreadPoolExecutor) -> None:
         self._file = file
+        self._hashing = hashing
+        self._size = 0
+        self._started = 0
         self.digest = hashlib.sha256()
 
     def write(self, content: bytes | memoryview) -> None:
-        self._file.write(content)
-        self.digest.update(content)
-
-
-class TensorFile:
-    """Reads ranges of flat tensors from a file that stays mapped while this is open."""
-
-    def __init__(self, path: Path) -> None:
-        """Open ``path``.
-
-        Raises:
-            CheckpointError: it is missing or no safetensors file.
-        """
-        self._path = path
-        try:
-            self._file: Any = safe_open(path, framework="pt")
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{path}: cannot be opened ({error}); use an older checkpoint") from None
-
-    def __enter__(self) -> Self:
-        """Return the file."""
-        self._file.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Unmap the file."""
-        self._file.__exit__(kind, error, trace)
-
-    def read(self, key: str, start: int, stop: int) -> Tensor:
-        """Return values ``start`` … ``stop - 1`` of tensor ``key``; only these bytes are read.
-
-        Raises:
-            CheckpointError: there is no such tensor, or it is shorter.
-        """
-        try:
-            values: Tensor = self._file.get_slice(key)[start:stop]
-        except SafetensorError as error:
-            raise CheckpointError(f"{self._path}: no tensor '{key}' ({error}); use an older checkpoint") from None
-        if values.dtype != torch.float32 or values.shape != (stop - start,):
-            raise CheckpointError(
-                f"{self._path}: tensor '{key}' is {values.dtype} {tuple(values.shape)} in {start}:{stop}; "
-                f"use an older checkpoint"
-            )
-        return values
+        if len(content) < _WORTH_A_THREAD_BYTES:
+            self.digest.update(content)
+            self._file.write(content)
+        else:
+            hashed = self._hashing.submit(self.digest.update, content)
+            self._file.write(content)
+            hashed.result()  # before the caller lets the memory go
+        self._size += len(content)
+        if self._size - self._started >= _WRITE_BACK_BYTES:
+            # Begins to bring these bytes to the disk, and waits for none: fsync would find all of them left to do.
+            os.posix_fadvise(self._file.fileno(), self._started, self._size - self._started, os.POSIX_FADV_DONTNEED)
+            self._started = self._size

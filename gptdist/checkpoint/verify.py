@@ -1,6 +1,9 @@
 """Tell a whole checkpoint from a damaged one; no torch."""
 
 import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from gptdist.checkpoint.keys import TrustedKey
@@ -18,7 +21,8 @@ def verify(folder: Path, trusted: TrustedKey | None = None) -> list[str]:
         manifest = read_manifest(folder)
     except CheckpointError as error:
         return [str(error)]
-    problems = [_file_problem(folder, entry) for entry in manifest.files]
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:  # hashes are what takes the time
+        problems = list(threads.map(partial(_file_problem, folder), manifest.files))
     misnamed = []
     if folder.name.startswith("step_") and folder.name != f"step_{manifest.step:08d}":
         misnamed = [f"{folder}: holds step {manifest.step}; it was renamed, give it back its name"]

@@ -4,6 +4,7 @@ import json
 import shutil
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptdist.checkpoint.find import newest_whole, resolve_checkpoint, step_folders
-from gptdist.checkpoint.load import _range
+from gptdist.checkpoint.flat_tensors import FlatTensors
+from gptdist.checkpoint.load import read_into
 from gptdist.checkpoint.manifest import read_manifest
 from gptdist.checkpoint.read import CheckpointReader
-from gptdist.checkpoint.tensor_file import TensorFile
 from gptdist.checkpoint.verify import verify
 from gptdist.errors import CheckpointError
 from gptdist.model.parameters import LocalParameter, LogicalTensor, local_slice
@@ -37,12 +38,14 @@ def test_any_range_of_any_layout(tmp_path_factory, data, outer: int, inner: int,
     rows = -(-length // ranks) if outer == 1 else 12 // ranks
     logical = LogicalTensor("x", (outer * length, inner), outer, length, inner, True)
     rank = data.draw(st.integers(0, ranks - 1))
-    local = LocalParameter(torch.nn.Parameter(), logical, rank * rows, rows)
+    local = LocalParameter(torch.nn.Parameter(), logical, rank * rows, rows, ranks)
     start = data.draw(st.integers(0, local.numel - 1))
     numel = data.draw(st.integers(1, local.numel - start))
     expected = local_slice(whole, local)[start : start + numel]
-    assert torch.equal(_range(reader, local, "weight", start, numel), expected)
-    moments = _range(reader, local, "exp_avg_sq", start, numel)
+    weight, moments = torch.full((numel,), torch.nan), torch.full((numel,), torch.nan)
+    read_into(reader, local, "weight", start, weight)
+    assert torch.equal(weight, expected)
+    read_into(reader, local, "exp_avg_sq", start, moments)
     valid = local_slice(torch.ones_like(whole), local)[start : start + numel].bool()
     assert torch.equal(moments[valid], expected[valid] + 2000)
 
@@ -69,8 +72,10 @@ def test_whole_tensor_has_its_shape(step: Path) -> None:
 
 def test_only_the_bytes_of_the_range_are_read(step: Path, monkeypatch) -> None:
     read = []
-    inner = TensorFile.read
-    monkeypatch.setattr(TensorFile, "read", lambda self, key, a, b: read.append(b - a) or inner(self, key, a, b))
+    inner = FlatTensors.read_into
+    monkeypatch.setattr(
+        FlatTensors, "read_into", lambda self, key, a, to: read.append(to.numel()) or inner(self, key, a, to)
+    )
     CheckpointReader(step).block("x", "weight", outer=(0, 1), along=(2, 4))
     assert sum(read) == 8, "two rows of four values"
 
@@ -89,19 +94,55 @@ def test_missing_values_are_an_error_never_an_initialisation(step: Path) -> None
 
 def test_a_shorter_tensor_than_the_manifest_says(step: Path) -> None:
     write_tensors(step / "rank_00000.safetensors", {"weight/x": torch.zeros(2), "weight/y": torch.zeros(5)})
-    with pytest.raises(CheckpointError, match=r"tensor 'weight/x' is torch.float32 \(2,\) in 0:5; use an older"):
+    with pytest.raises(CheckpointError, match=r"tensor 'weight/x' has 2 values, not 5; use an older"):
         CheckpointReader(step).weight("x")
 
 
 def test_a_key_that_is_not_there(step: Path) -> None:
     write_tensors(step / "rank_00000.safetensors", {"other": torch.zeros(2)})
-    with pytest.raises(CheckpointError, match="no tensor 'weight/x'"):
+    with pytest.raises(CheckpointError, match="no flat fp32 tensor 'weight/x'"):
         CheckpointReader(step).weight("x")
 
 
-def test_not_a_tensor_file(step: Path) -> None:
-    (step / "rank_00000.safetensors").write_bytes(b"\x80\x04pickle")
-    with pytest.raises(CheckpointError, match="cannot be opened"):
+def test_no_file(step: Path) -> None:
+    (step / "rank_00000.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"rank_00000.safetensors: cannot be opened \(.*; use an older"):
+        CheckpointReader(step).weight("x")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x80\x04pickle",
+        struct.pack("<Q", 1 << 60) + b"{}",
+        struct.pack("<Q", 3) + b"{}",
+        struct.pack("<Q", 2) + b"[1",
+        struct.pack("<Q", 3) + b"[1]",
+        struct.pack("<Q", 200_000) + b"[" * 200_000,
+    ],
+    ids=["empty", "pickle", "huge header", "longer than the file", "no json", "a list", "deep"],
+)
+def test_not_a_tensor_file(step: Path, content: bytes) -> None:
+    (step / "rank_00000.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"rank_00000\.safetensors: holds no safetensors"):
+        CheckpointReader(step).weight("x")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"dtype": "F64"}, {"shape": [5, 1]}, {"data_offsets": [-8, 12]}, {"data_offsets": [10_000, 10_020]}],
+    ids=str,
+)
+def test_a_header_that_says_something_else(step: Path, change: dict[str, Any]) -> None:
+    path = step / "rank_00000.safetensors"
+    content = path.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    header["weight/x"] |= change
+    encoded = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(encoded)) + encoded + content[8 + length :])
+    with pytest.raises(CheckpointError, match="no flat fp32 tensor 'weight/x'"):
         CheckpointReader(step).weight("x")
 
 
