@@ -37,7 +37,6 @@ def main(settings: dict[str, Any]) -> None:
         give_back_freed_memory()
     run = build(config, mesh, device, StopSignal())
     run.state.advance(train_step(run))
-    run.fragments.all()
     serve(Operations(run).answer)
 
 
@@ -50,6 +49,7 @@ class Operations:
 
         self._run = run
         self._step = 0
+        self._target: bytearray | None = None
         checkpoints = run.config.checkpoints.model_copy(update={"asynchronous": False})
         config = run.config.model_copy(update={"checkpoints": checkpoints})
         self._waits = Saver(config, run.fragments, run.identity, run.mesh)
@@ -153,18 +153,21 @@ class Operations:
         return {}
 
     def _read(self, folder: str) -> dict[str, Any]:
-        """Read this rank's share of all bytes of tensors, and do nothing with them."""
+        """Read this rank's share of all bytes of tensors into memory that is there already."""
         files = sorted(Path(folder).glob("*.safetensors"))
         sizes = [file.stat().st_size for file in files]
         rank, world = dist.get_rank(), dist.get_world_size()
         first, behind = sum(sizes) * rank // world, sum(sizes) * (rank + 1) // world
-        block, begin = memoryview(bytearray(BLOCK_BYTES)), 0
+        if self._target is None:
+            self._target = bytearray(behind - first)
+        target, begin = memoryview(self._target), 0
         for file, size in zip(files, sizes, strict=True):
             with file.open("rb", buffering=0) as stream:
                 stream.seek(max(0, first - begin))
                 left = min(size, behind - begin) - max(0, first - begin)
                 while left > 0:
-                    left -= stream.readinto(block[:left]) or 0
+                    count = stream.readinto(target[: min(left, BLOCK_BYTES)]) or 0
+                    left, target = left - count, target[count:]
             begin += size
         return {}
 
@@ -178,14 +181,14 @@ class Operations:
 
     def _wipe(self) -> None:
         """Make sure that what is found later has been loaded."""
-        for fragment in self._run.fragments.all():
+        for fragment in self._run.fragments.all(writes=True):
             for values in fragment.states.values():
                 values.zero_()
 
     def _checksum(self) -> list[float]:
         """Return the sum of the magnitudes of all values, weights and moments, over all ranks. Collective."""
         sums: dict[str, float] = {"weight": 0.0, "exp_avg": 0.0, "exp_avg_sq": 0.0}
-        for key, values in self._part().values.items():
+        for key, values in self._part().values():
             sums[key.partition("/")[0]] += float(values.abs().sum(dtype=torch.float64))
         total = torch.tensor(list(sums.values()), dtype=torch.float64)
         dist.all_reduce(total)

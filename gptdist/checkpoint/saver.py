@@ -139,7 +139,7 @@ class Saver:
         copied = None
         if asynchronous:
             assert self._buffers is not None, "allocated when that was decided"
-            copied = self._buffers.copy(part.values())
+            copied = self._buffers.copy(part.values(), stay=self._fragments.stay_in_memory)
         self._flight = flight
         threading.Thread(target=self._write, args=(flight, part, copied), name="checkpoint", daemon=True).start()
         flight.stall_seconds = time.perf_counter() - begin
