@@ -34,8 +34,9 @@ format: $(INSTALLED) ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(INSTALLED) ## measure training speed: the trainer, a bare loop, torch DDP, the rate of matrix multiplication
+bench: $(INSTALLED) ## measure speed: training against a bare loop and torch DDP, checkpoints against the disk, DeepSpeed and torch
 	$(BIN)/python -m benchmarks.train_step
+	$(BIN)/python -m benchmarks.checkpoint
 
 clean: ## remove what was installed
 	rm -rf $(VENV)
