@@ -76,7 +76,7 @@ def _bare(run: Any) -> Callable[[int], dict[str, Any]]:
     engine, *_ = deepspeed.initialize(
         model=model,
         optimizer=make_optimizer(model, config),
-        config=deepspeed_config(config, mesh, run.device.dtype),
+        config=deepspeed_config(config, mesh, run.device.dtype, model),
         mpu=ModelParallelUnit(mesh),
     )
     positions = batches[0].positions()

@@ -23,8 +23,9 @@ LOGITS = 2**24
 """Logits that the loss holds at a time; the model's layer tests that it is its own number."""
 
 REDUCE_BUCKET, PREFETCH, LIVE, PERSISTENT = 500_000_000, 50_000_000, 1_000_000_000, 100_000
-"""Values of DeepSpeed's defaults: reduce_bucket_size, stage3_prefetch_bucket_size, stage3_max_live_parameters, and
-stage3_param_persistence_threshold, below which a weight is never given back."""
+"""Values of DeepSpeed's defaults: reduce_bucket_size (no more than a rank's weights in this trainer),
+stage3_prefetch_bucket_size, stage3_max_live_parameters, and stage3_param_persistence_threshold, below which a weight is
+never given back."""
 
 ALLREDUCE = 500_000_000
 """Gradients that DeepSpeed flattens into one copy for an all-reduce, where ZeRO does not reduce them."""
@@ -172,7 +173,7 @@ class _Rank:
     @property
     def bucket(self) -> int:
         """Values that gradients are gathered into for a reduction."""
-        return self._setting("reduce_bucket_size", REDUCE_BUCKET)
+        return self._setting("reduce_bucket_size", min(REDUCE_BUCKET, self.values))
 
     @property
     def filled(self) -> int:

@@ -15,6 +15,7 @@ from gptdist.data.batches import Batch
 from gptdist.device.swapping import check_locked_memory
 from gptdist.errors import TrainingError
 from gptdist.mesh.groups import Mesh, ModelParallelUnit
+from gptdist.model.memory import REDUCE_BUCKET
 from gptdist.model.parameters import is_hidden_matrix, logical_shape_of, lr_scale
 from gptdist.train.expert_parallel import announce_experts, group_settings
 from gptdist.train.muon import IS_HIDDEN
@@ -35,9 +36,19 @@ LR_SCALE = "lr_scale"
 """Key of a parameter group: what its learning rate is multiplied by."""
 
 
-def deepspeed_config(config: RunConfig, mesh: Mesh, dtype: torch.dtype) -> dict[str, Any]:
-    """Return DeepSpeed's config: what follows from ours, and the ``deepspeed`` section passed through."""
-    zero = {"stage": config.parallel.zero_stage, **config.deepspeed.get("zero_optimization", {})}
+def deepspeed_config(
+    config: RunConfig, mesh: Mesh, dtype: torch.dtype, model: nn.Module | None = None
+) -> dict[str, Any]:
+    """Return DeepSpeed's config: what follows from ours, and the ``deepspeed`` section passed through.
+
+    By default DeepSpeed's buffers for gradients have room for 500 M values, however few there are: 2 GB in fp32. They
+    get no more than the parameters of ``model`` that this rank trains, if it is given.
+    """
+    zero: dict[str, Any] = {"stage": config.parallel.zero_stage}
+    if model is not None:
+        values = sum(getattr(one, "ds_numel", one.numel()) for one in model.parameters() if one.requires_grad)
+        zero["reduce_bucket_size"] = min(REDUCE_BUCKET, values)
+    zero |= config.deepspeed.get("zero_optimization", {})
     for what, kept_on in config.memory.offload().items():
         zero[what] = {"device": kept_on, "pin_memory": torch.cuda.is_available()}
         if kept_on == "nvme":
@@ -109,7 +120,7 @@ class Engine:
         self._grad_norm = 0.0
         if config.model.moe is not None:
             announce_experts(model, mesh, config.model.moe.num_experts)
-        optimizer, settings = make_optimizer(model, config), deepspeed_config(config, mesh, dtype)
+        optimizer, settings = make_optimizer(model, config), deepspeed_config(config, mesh, dtype, model)
         if config.memory.offload_optimizer == "nvme":
             sub_group_size = settings["zero_optimization"]["sub_group_size"]
             check_locked_memory(buffer_bytes(optimizer.param_groups, sub_group_size))

@@ -19,9 +19,6 @@ SPARE = 0.02
 """Largest distance of states that are counted from the formula: token lengths, counters, paddings of a part."""
 
 WIDE = {"hidden_size": 192, "vocab_size": 2000, "num_layers": 3}
-BUCKET = {"zero_optimization": {"reduce_bucket_size": 500_000}}
-"""DeepSpeed's own takes 2 GB, of which little would be written."""
-
 CASES: list[tuple[TestedLayout, dict[str, Any], str]] = [
     (TestedLayout(1, 1, 1), GPT2, "fp32"),
     (TestedLayout(2, 0, 1), LLAMA, "fp32"),
@@ -54,7 +51,6 @@ def test_states_are_those_of_the_formula(
         tmp_path,
         model=model | WIDE | {"num_layers": model.get("num_layers", 2)},
         training={"precision": precision},
-        deepspeed=BUCKET,
         **layout.sections(),
     )
     config = RunConfig.from_tree(tree)
