@@ -2,7 +2,10 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
+
+from torch import Tensor
 
 from gptdist.checkpoint.fragments import OptimizerFragments
 from gptdist.checkpoint.load import read_range
@@ -53,35 +56,51 @@ def differences(fragments: OptimizerFragments, *, before: Path, saved: Path) -> 
     """
     earlier, reader = CheckpointReader(before), CheckpointReader(saved)
     found: dict[tuple[str, str], TensorDifference] = {}
-    for fragment in fragments.all():
-        count = fragment.valid_numel
-        for state, values in fragment.states.items():
-            was = read_range(reader, fragment, state)[:count].double()
-            now = values[:count].detach().cpu().double()
-            apart = (now - was).nan_to_num(nan=float("inf")).clamp(-_LARGEST, _LARGEST)
-            moved = (was - read_range(earlier, fragment, state)[:count].double()).nan_to_num()
-            name = fragment.local.logical.name
-            part = TensorDifference(
-                state=state,
-                tensor=name,
-                values=int((apart != 0).sum()),
-                largest=float(apart.abs().max()) if count else 0.0,
-                squares=float((apart * apart).sum()),
-                moved_squares=float((moved * moved).sum()),
-            )
-            key = (state, name)
-            found[key] = found[key].plus(part) if key in found else part
+    for state, name, *values in _triples(fragments, earlier, reader):
+        part = _difference(state, name, *values)
+        found[state, name] = found[state, name].plus(part) if (state, name) in found else part
     merged: dict[tuple[str, str], list[TensorDifference]] = defaultdict(list)
     for text in gather_texts(json.dumps([one.tree() for one in found.values()])):
         for tree in json.loads(text):
             part = TensorDifference.from_tree(tree)
             merged[part.state, part.tensor].append(part)
     order = [(state, entry.name) for entry in reader.manifest.tensors for state in entry.states]
-    return [_sum(merged[key]).tree() for key in order if key in merged]
+    whole = [(entry.state, entry.tensor) for entry in reader.manifest.whole_states]
+    for key in whole:
+        merged[key] = merged[key][:1]  # every rank has said it
+    return [_sum(merged[key]).tree() for key in order + whole if merged[key]]
 
 
 _LARGEST = 3e38
 """Stands for infinity, which JSON has no word for."""
+
+
+def _triples(
+    fragments: OptimizerFragments, earlier: CheckpointReader, reader: CheckpointReader
+) -> Iterator[tuple[str, str, Tensor, Tensor, Tensor]]:
+    """Yield state, tensor, and the values of now, as saved, and of the earlier checkpoint."""
+    for fragment in fragments.all():
+        count, name = fragment.valid_numel, fragment.local.logical.name
+        for state, values in fragment.states.items():
+            was, before = (read_range(one, fragment, state)[:count] for one in (reader, earlier))
+            yield state, name, values[:count], was, before
+    for whole in fragments.whole_states():
+        name, shape = whole.local.logical.name, tuple(whole.values.shape)
+        was, before = (one.whole_state(name, whole.state, shape) for one in (reader, earlier))
+        yield whole.state, name, whole.values, was, before
+
+
+def _difference(state: str, name: str, values: Tensor, was: Tensor, before: Tensor) -> TensorDifference:
+    apart = (values.detach().cpu().double() - was.double()).nan_to_num(nan=float("inf")).clamp(-_LARGEST, _LARGEST)
+    moved = (was.double() - before.double()).nan_to_num()
+    return TensorDifference(
+        state=state,
+        tensor=name,
+        values=int((apart != 0).sum()),
+        largest=float(apart.abs().max()) if apart.numel() else 0.0,
+        squares=float((apart * apart).sum()),
+        moved_squares=float((moved * moved).sum()),
+    )
 
 
 def _sum(parts: list[TensorDifference]) -> TensorDifference:

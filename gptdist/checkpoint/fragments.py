@@ -6,7 +6,7 @@ Each of DeepSpeed's optimizers has its own book-keeping; this is the one file th
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
@@ -47,6 +47,26 @@ class Fragment(Piece):
     states: dict[str, Tensor]
     """Master weight and moments, each a flat view into DeepSpeed's own memory: writing to it changes the run. The
     weight is fp32, moments may be bf16."""
+
+
+@dataclass(frozen=True)
+class WholeState:
+    """What the optimizer keeps of a whole tensor, alike on every rank that holds some of it."""
+
+    local: LocalParameter
+    state: str
+    """Its name; a tensor has one of each."""
+
+    values: Tensor
+    """In fp32, of a shape of its own; writing to it changes the run."""
+
+
+@runtime_checkable
+class KeepsWholeStates(Protocol):
+    """An optimizer that does."""
+
+    def whole_states(self) -> list[WholeState]:
+        """Return all of them."""
 
 
 class OptimizerFragments:
@@ -91,8 +111,14 @@ class OptimizerFragments:
         return found
 
     def states_of(self, local: LocalParameter) -> tuple[str, ...]:
-        """Return the names of all that is kept of a parameter."""
-        return (WEIGHT, *self.settings.moments(of_hidden_matrix=is_hidden_matrix(local.logical.name)))
+        """Return the names of all that is kept of each value of a parameter."""
+        is_hidden, is_matrix = is_hidden_matrix(local.logical.name), len(local.logical.shape) > 1
+        return (WEIGHT, *self.settings.moments(of_hidden_matrix=is_hidden, of_matrix=is_matrix))
+
+    def whole_states(self) -> list[WholeState]:
+        """Return what the optimizer keeps of whole tensors of which this rank holds some."""
+        optimizer = self.torch_optimizer
+        return optimizer.whole_states() if isinstance(optimizer, KeepsWholeStates) else []
 
     def optimizer_step(self) -> int:
         """Return how many updates the moments have seen."""
@@ -101,11 +127,11 @@ class OptimizerFragments:
         return steps.pop() if steps else 0
 
     def set_optimizer_step(self, step: int) -> None:
-        """Make all moments have seen ``step`` updates; each pair of Adam's has a counter of its own."""
+        """Make all moments have seen ``step`` updates; those of each optimized tensor have a counter of their own."""
         for state in self.torch_optimizer.state.values():
-            if "exp_avg_sq" in state:
-                device = state["exp_avg_sq"].device
-                state["step"] = torch.tensor(float(step), dtype=torch.float32, device=device)
+            beside = state.get("exp_avg_sq", state.get("step"))
+            if beside is not None:
+                state["step"] = torch.tensor(float(step), dtype=torch.float32, device=beside.device)
 
     def loss_scale(self) -> LossScale | None:
         """Return where fp16's loss scale stands; None in other formats."""

@@ -58,6 +58,11 @@ def _fill(reader: CheckpointReader, fragments: OptimizerFragments, *, keeps_mome
                 read_into(reader, fragment.local, state, fragment.start, values)
             else:
                 values.zero_()
+    for one in fragments.whole_states():
+        if keeps_moments:
+            one.values.copy_(reader.whole_state(one.local.logical.name, one.state, tuple(one.values.shape)))
+        else:
+            one.values.zero_()
 
 
 def _keeps_moments(reader: CheckpointReader, fragments: OptimizerFragments) -> bool:

@@ -52,6 +52,17 @@ class TensorEntry(Section):
     """What is stored of every value, each in fp32: the master weight, and the moments its optimizer keeps."""
 
 
+class WholeStateEntry(Section):
+    """What the optimizer keeps of a whole tensor and not of each value, held by one file as ``<state>/<tensor>``."""
+
+    tensor: str
+    state: str
+    shape: tuple[int, ...]
+    """Of what is kept, not of the tensor."""
+
+    file: FileName
+
+
 class FragmentEntry(Section):
     """A range of one slice, held by one file under the keys ``<state>/<tensor>``."""
 
@@ -101,6 +112,7 @@ class RankRecord(Section):
     file: FileEntry
     tensors: tuple[TensorEntry, ...]
     fragments: tuple[FragmentEntry, ...]
+    whole_states: tuple[WholeStateEntry, ...]
 
 
 class Encryption(Section):
@@ -174,7 +186,7 @@ class Progress(Section):
     consumed_samples: int
     consumed_tokens: int
     optimizer_step: int
-    """Updates that Adam's moments have seen; 0 where the optimizer does not count them."""
+    """Updates that the moments have seen; 0 where the optimizer does not count them."""
 
     loss_scale: LossScale | None = None
     """Of a run in fp16."""
@@ -219,6 +231,9 @@ class Manifest(Section):
 
     tensors: tuple[TensorEntry, ...]
     fragments: tuple[FragmentEntry, ...]
+    whole_states: tuple[WholeStateEntry, ...] = ()
+    """None but of optimizers that keep such."""
+
     files: tuple[FileEntry, ...]
     origin: Origin | None = None
     """None of what a run saved."""

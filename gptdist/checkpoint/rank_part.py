@@ -1,5 +1,6 @@
 """What one rank writes of a checkpoint: the values it answers for, and what the manifest will say of them."""
 
+import math
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Self
@@ -7,8 +8,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from gptdist.checkpoint.fragments import OptimizerFragments, Piece
-from gptdist.checkpoint.manifest import FragmentEntry, TensorEntry
+from gptdist.checkpoint.fragments import OptimizerFragments, Piece, WholeState
+from gptdist.checkpoint.manifest import FragmentEntry, TensorEntry, WholeStateEntry
 from gptdist.mesh.groups import Mesh
 from gptdist.model.parameters import is_expert
 
@@ -23,6 +24,7 @@ class RankPart:
 
     tensors: tuple[TensorEntry, ...]
     fragments: tuple[FragmentEntry, ...]
+    whole_states: tuple[WholeStateEntry, ...]
     held: OptimizerFragments
     shares: tuple[tuple[int, int], ...]
     """First value and the one behind the last, of each fragment that is held."""
@@ -56,7 +58,10 @@ class RankPart:
                     file=name,
                 )
             )
-        return cls(name, sizes, tuple(tensors), tuple(entries), fragments, tuple(shares))
+        is_writer = mesh.place.tp_rank == mesh.copy_rank == 0  # of its pipeline stage
+        whole = tuple(_whole_state_entry(one, name) for one in fragments.whole_states()) if is_writer else ()
+        sizes.update({f"{entry.state}/{entry.tensor}": math.prod(entry.shape) for entry in whole})
+        return cls(name, sizes, tuple(tensors), tuple(entries), whole, fragments, tuple(shares))
 
     def values(self) -> Generator[tuple[str, Tensor]]:
         """Yield key and values of each tensor, as they are now; each may be gone when the next one is asked for."""
@@ -64,6 +69,8 @@ class RankPart:
             if begin < end:
                 for state, values in fragment.states.items():
                     yield f"{state}/{fragment.local.logical.name}", values[begin:end]
+        for one in self.held.whole_states() if self.whole_states else ():
+            yield f"{one.state}/{one.local.logical.name}", one.values.view(-1)
 
     @property
     def device(self) -> torch.device:
@@ -87,6 +94,12 @@ def _tensor_entry(piece: Piece, states: tuple[str, ...]) -> TensorEntry:
         num_slices=local.num_slices,
         slice_length=local.local_length,
         states=states,
+    )
+
+
+def _whole_state_entry(one: WholeState, file_name: str) -> WholeStateEntry:
+    return WholeStateEntry(
+        tensor=one.local.logical.name, state=one.state, shape=tuple(one.values.shape), file=file_name
     )
 
 

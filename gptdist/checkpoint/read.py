@@ -1,5 +1,6 @@
 """Read any part of any tensor of a checkpoint, whatever layout wrote it."""
 
+import math
 from collections import defaultdict
 from pathlib import Path
 
@@ -52,6 +53,22 @@ class CheckpointReader:
         """Return the whole logical tensor ``name`` in fp32."""
         entry = self.entry(name)
         return self.block(name, WEIGHT, outer=(0, entry.outer), along=(0, entry.length)).view(entry.shape)
+
+    def whole_state(self, name: str, state: str, shape: tuple[int, ...]) -> Tensor:
+        """Return what the optimizer kept of tensor ``name`` as ``state``, in fp32.
+
+        Raises:
+            CheckpointError: there is none, or it is of another shape.
+        """
+        entry = next((one for one in self.manifest.whole_states if (one.tensor, one.state) == (name, state)), None)
+        if entry is None:
+            raise CheckpointError(f"{self.folder}: holds no {state} of '{name}'; it is incomplete, use an older one")
+        if entry.shape != shape:
+            raise CheckpointError(
+                f"{self.folder}: {state} of '{name}' is {list(entry.shape)}, the model's is {list(shape)}; "
+                f"the model section is not the one it was trained with"
+            )
+        return self._open(entry.file).read(f"{state}/{name}", 0, math.prod(shape)).view(shape)
 
     def block(self, name: str, state: str, *, outer: tuple[int, int], along: tuple[int, int]) -> Tensor:
         """Return a block of tensor ``name``, [outer, along, inner] in fp32.

@@ -24,6 +24,7 @@ from gptdist.checkpoint.manifest import (
     RankRecord,
     SavedLayout,
     TensorEntry,
+    WholeStateEntry,
 )
 from gptdist.checkpoint.rank_part import RankPart
 from gptdist.checkpoint.seals import UNPROTECTED, Protection, write_manifest
@@ -81,7 +82,7 @@ class UnfinishedCheckpoint:
         with contextlib.closing(part.values()) as held:  # where the disk refuses, nothing may stay swapped in
             values = _in_order(part.sizes, held if copied is None else copied.items())
             file = write_stream(self.folder / part.file_name, part.sizes, values, self.protection.sealing_key)
-        record = RankRecord(file=file, tensors=part.tensors, fragments=part.fragments)
+        record = RankRecord(file=file, tensors=part.tensors, fragments=part.fragments, whole_states=part.whole_states)
         write_whole(self._record_path(rank), json.dumps(record.tree()).encode())
 
     def wait_for_records(self, world_size: int, timeout_seconds: float, given_up: threading.Event) -> bool:
@@ -106,12 +107,14 @@ class UnfinishedCheckpoint:
         """Merge all records into the manifest and give the folder its name; return the bytes of all files."""
         tensors: dict[str, TensorEntry] = {}
         fragments: list[FragmentEntry] = []
+        whole_states: list[WholeStateEntry] = []
         files: list[FileEntry] = []
         for rank in range(layout.world_size):
             path = self._record_path(rank)
             record = RankRecord.from_tree(json.loads(path.read_text()), origin=str(path))
             tensors.update({entry.name: entry for entry in record.tensors})
             fragments += record.fragments
+            whole_states += record.whole_states
             files.append(record.file)
             path.unlink()
         manifest = Manifest(
@@ -127,6 +130,7 @@ class UnfinishedCheckpoint:
             encryption=self.protection.encryption(),
             tensors=tuple(tensors.values()),
             fragments=tuple(fragments),
+            whole_states=tuple(whole_states),
             files=tuple(files),
         )
         write_manifest(self.folder, manifest, self.protection)

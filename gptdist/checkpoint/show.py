@@ -2,11 +2,12 @@
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gptdist.checkpoint.identity import changes
-from gptdist.checkpoint.manifest import Manifest, TensorEntry
+from gptdist.checkpoint.manifest import Manifest, TensorEntry, WholeStateEntry
 from gptdist.config.ranges import ranges_text
 
 _LAYER = re.compile(r"^decoder\.layers\.(\d+)\.")
@@ -43,13 +44,21 @@ def summary_lines(folder: Path, manifest: Manifest) -> Iterator[str]:
         yield f"{'began from':<13} {progress.initial_weights.path}"
 
 
-def tensor_lines(tensors: Sequence[TensorEntry], *, every: bool) -> Iterator[str]:
-    """Yield a table of tensors: those that differ in the layer alone in one line, unless ``every`` gets one."""
+def tensor_lines(
+    tensors: Sequence[TensorEntry], whole_states: Sequence[WholeStateEntry] = (), *, every: bool
+) -> Iterator[str]:
+    """Yield a table of tensors: those that differ in the layer alone in one line, unless ``every`` gets one.
+
+    Of ``whole_states`` the shapes are shown too.
+    """
+    beside: dict[str, tuple[str, ...]] = defaultdict(tuple)
+    for one in whole_states:
+        beside[one.tensor] += (f"{one.state} [{' x '.join(str(size) for size in one.shape)}]",)
     groups: dict[tuple[str, tuple[int, ...], tuple[str, ...]], list[int]] = {}
     for entry in tensors:
         found = _LAYER.match(entry.name)
         name = entry.name if every or found is None else _LAYER.sub("decoder.layers.*.", entry.name)
-        layers = groups.setdefault((name, entry.shape, entry.states), [])
+        layers = groups.setdefault((name, entry.shape, entry.states + beside[entry.name]), [])
         layers += [] if every or found is None else [int(found[1])]
     width = max((len(name) for name, _, _ in groups), default=0)
     yield f"{'tensor':<{width}}  {'layers':>12}  {'shape':>16}  {'values':>15}  states"

@@ -98,7 +98,7 @@ def _show(arguments: argparse.Namespace) -> None:
         for line in difference_lines(manifest, before):
             print(f"  {line}")
         print()
-    for line in tensor_lines(manifest.tensors, every=arguments.all):
+    for line in tensor_lines(manifest.tensors, manifest.whole_states, every=arguments.all):
         print(line)
 
 

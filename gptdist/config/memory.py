@@ -65,6 +65,10 @@ class MemoryConfig(Section):
                 bad.append(
                     f"memory.offload_optimizer: nvme needs parallel.zero_stage 3, got {zero_stage}; set it, or use cpu"
                 )
+            if optimizer.kind == "adafactor":
+                bad.append(
+                    "memory.offload_optimizer: nvme swaps moments of each value, adafactor has few; use cpu or none"
+                )
             if optimizer.moment_precision != "fp32":
                 bad.append(
                     f"memory.offload_optimizer: nvme swaps weights and moments in one format, moment_precision is "

@@ -10,6 +10,9 @@ ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
 MUON_MOMENTS = ("momentum_buffer",)
 """Mean of a matrix's gradients."""
 
+BETA1 = 0.9
+"""Value of ``beta1`` where none is given."""
+
 BETA2 = {"adamw": 0.95, "lion": 0.99, "muon": 0.95}
 """Value of ``beta2`` where none is given; lion: Chen et al. 2023, arXiv 2302.06675, section 4."""
 
@@ -20,22 +23,26 @@ HIGHEST_BF16_BETA2 = 0.99
 class OptimizerConfig(Section):
     """How gradients become updates; weight decay is decoupled, and of matrices only (not of biases and norms)."""
 
-    kind: Literal["adamw", "lion", "muon"] = "adamw"
+    kind: Literal["adamw", "lion", "muon", "adafactor"] = "adamw"
     """``lion`` takes the sign of a mean of gradients and keeps one moment; its rate is 3 to 10 times lower, and its
     weight decay as much higher, than AdamW's. ``muon`` makes updates of hidden matrices orthogonal, scaled so that
-    AdamW's rate and weight decay do; embeddings, output layer, norms, biases and routers get AdamW."""
+    AdamW's rate and weight decay do; embeddings, output layer, norms, biases and routers get AdamW.
+    ``adafactor`` keeps the means of rows and of columns of a matrix's squared gradients, and no mean of gradients;
+    updates have a root mean square of 1 at most before ``lr``, which is not scaled by the size of the weights."""
 
     lr: float = 3e-4
     """Highest learning rate, reached at the end of the warm-up."""
 
-    beta1: float = 0.9
-    """Decay of the mean of gradients; of ``lion`` the share of its mean in an update."""
+    beta1: float | None = None
+    """Decay of the mean of gradients, default 0.9; of ``lion`` the share of its mean in an update; not of
+    ``adafactor``."""
 
     beta2: float | None = None
-    """Decay of the mean of squared gradients, default 0.95; of ``lion`` that of its mean, default 0.99."""
+    """Decay of the mean of squared gradients, default 0.95; of ``lion`` that of its mean, default 0.99; not of
+    ``adafactor``, where it is 1 - t^-0.8 in step t."""
 
     eps: float | None = None
-    """Added to the root of the mean square, default 1e-8; not of ``lion``."""
+    """Added to the root of the mean square, default 1e-8; not of ``lion`` and ``adafactor``."""
 
     muon_momentum: float | None = None
     """Decay of ``muon``'s mean of gradients, default 0.95."""
@@ -51,8 +58,9 @@ class OptimizerConfig(Section):
 
     @property
     def betas(self) -> tuple[float, float]:
-        """Both decays."""
-        return self.beta1, BETA2[self.kind] if self.beta2 is None else self.beta2
+        """Both decays, of kinds that have them."""
+        beta2 = BETA2.get(self.kind, 0.0) if self.beta2 is None else self.beta2
+        return BETA1 if self.beta1 is None else self.beta1, beta2
 
     @property
     def epsilon(self) -> float:
@@ -64,8 +72,10 @@ class OptimizerConfig(Section):
         """Decay of Muon's mean of gradients."""
         return 0.95 if self.muon_momentum is None else self.muon_momentum
 
-    def moments(self, *, of_hidden_matrix: bool) -> tuple[str, ...]:
-        """Return the names of what is kept of a tensor beside its weights."""
+    def moments(self, *, of_hidden_matrix: bool, of_matrix: bool) -> tuple[str, ...]:
+        """Return the names of what is kept of each value of a tensor beside its weight."""
+        if self.kind == "adafactor":
+            return () if of_matrix else ADAM_MOMENTS[1:]
         if self.kind == "lion":
             return ADAM_MOMENTS[:1]
         return MUON_MOMENTS if self.kind == "muon" and of_hidden_matrix else ADAM_MOMENTS
@@ -87,12 +97,19 @@ class OptimizerConfig(Section):
             for name in ("weight_decay", "max_grad_norm")
             if getattr(self, name) < 0.0
         ]
-        if self.eps is not None and self.kind == "lion":
-            bad.append("optimizer.eps: belongs to kind adamw, not lion; remove it")
+        if self.eps is not None and self.kind in {"lion", "adafactor"}:
+            bad.append(f"optimizer.eps: belongs to kind adamw, not {self.kind}; remove it")
+        bad += [
+            f"optimizer.{name}: belongs to kinds adamw, lion and muon, not adafactor; remove it"
+            for name in ("beta1", "beta2")
+            if self.kind == "adafactor" and getattr(self, name) is not None
+        ]
         if self.muon_momentum is not None and self.kind != "muon":
             bad.append(f"optimizer.muon_momentum: belongs to kind muon, not {self.kind}; remove it")
-        if self.moment_precision == "bf16" and self.kind == "muon":
-            bad.append("optimizer.moment_precision: muon keeps its moments in fp32; leave it out, or use adamw or lion")
+        if self.moment_precision == "bf16" and self.kind in {"muon", "adafactor"}:
+            bad.append(
+                f"optimizer.moment_precision: {self.kind} keeps its moments in fp32; leave it out, or use adamw or lion"
+            )
         elif self.moment_precision == "bf16" and HIGHEST_BF16_BETA2 < self.betas[1] < 1.0:
             bad.append(
                 f"optimizer.beta2: must be at most {HIGHEST_BF16_BETA2} with moment_precision bf16, which rounds "

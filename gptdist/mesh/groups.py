@@ -164,14 +164,14 @@ def max_over_ranks(value: int) -> int:
     """Return the largest ``value`` of all ranks. Collective: every rank calls it."""
     if dist.get_world_size() == 1:
         return value
-    tensor = torch.tensor([value], dtype=torch.int64, device=_communication_device())
+    tensor = torch.tensor([value], dtype=torch.int64, device=communication_device())
     dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
     return int(tensor.item())
 
 
 def broadcast_text(text: str | None) -> str | None:
     """Return rank 0's ``text`` on every rank, as tensors: nothing is unpickled. Collective: every rank calls it."""
-    device = _communication_device()
+    device = communication_device()
     encoded = b"" if text is None else text.encode()
     length = torch.tensor([-1 if text is None else len(encoded)], dtype=torch.int64, device=device)
     dist.broadcast(length, src=0)
@@ -189,7 +189,7 @@ def gather_texts(text: str, group: dist.ProcessGroup | None = None) -> list[str]
 
     Collective: the whole group calls it.
     """
-    device = _communication_device()
+    device = communication_device()
     encoded = torch.tensor(list(text.encode()), dtype=torch.uint8, device=device)
     lengths = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(dist.get_world_size(group))]
     dist.all_gather(lengths, torch.tensor([len(encoded)], dtype=torch.int64, device=device), group=group)
@@ -201,6 +201,6 @@ def gather_texts(text: str, group: dist.ProcessGroup | None = None) -> list[str]
     return [bytes(found[: int(length)].cpu().tolist()).decode() for found, length in zip(texts, lengths, strict=True)]
 
 
-def _communication_device() -> torch.device:
-    """Where a tensor must be for the default group's back end."""
+def communication_device() -> torch.device:
+    """Return where a tensor must be for the default group's back end."""
     return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")

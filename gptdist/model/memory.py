@@ -73,36 +73,67 @@ class StepMemory:
         return max((self.loss, self.backward, self.update), key=lambda moment: moment.total)
 
 
+@dataclass(frozen=True)
+class _Matrix:
+    """One of a rank's matrices, and the whole one that it is a part of."""
+
+    values: int
+    """Of this rank, padding included."""
+
+    rows: int
+    columns: int
+    maps: int = 1
+    """What it is made of: queries, keys and values, or gate and up-projection."""
+
+
 def weight_sizes(model: ModelConfig, layout: Layout, stage: int) -> list[int]:
     """Return values of each weight of a rank of pipeline ``stage``, padding included."""
+    matrices, vectors = _weights(model, layout, stage)
+    return [matrix.values for matrix in matrices] + vectors
+
+
+def _weights(model: ModelConfig, layout: Layout, stage: int) -> tuple[list[_Matrix], list[int]]:
+    """Return a rank's matrices, and values of each of its vectors."""
     parts, stages = layout.tensor_parallel_size, layout.pipeline_parallel_size
-    rows = padded_vocab_size(model.vocab_size, parts) // parts
-    norm = [model.hidden_size] * (2 if model.normalization == "layernorm" else 1)
-    sizes = []
+    rows, hidden = padded_vocab_size(model.vocab_size, parts) // parts, model.hidden_size
+    words = _Matrix(rows * hidden, model.vocab_size, hidden)
+    matrices, vectors = [], []
     if stage == 0:
-        sizes.append(rows * model.hidden_size)
+        matrices.append(words)
         if model.position_embedding == "learned":
-            sizes.append(model.seq_length * model.hidden_size)
+            matrices.append(_Matrix(model.seq_length * hidden, model.seq_length, hidden))
     count = model.num_layers // stages
     for layer in range(stage * count, (stage + 1) * count):
-        sizes += _layer_weights(model, LayerSizes.of(model, layer), parts)
+        sizes = LayerSizes.of(model, layer)
+        matrices += _layer_matrices(model, sizes, parts)
+        vectors += _layer_vectors(model, sizes, parts)
     if stage == stages - 1:
-        sizes += norm
+        vectors += [hidden] * (2 if model.normalization == "layernorm" else 1)
         if not model.tie_embeddings:
-            sizes.append(rows * model.hidden_size)
-    return sizes
+            matrices.append(words)
+    return matrices, vectors
 
 
-def _layer_weights(model: ModelConfig, sizes: LayerSizes, parts: int) -> list[int]:
-    """Return values of each weight of a dense layer on one of so many tensor-parallel ranks."""
+def _layer_matrices(model: ModelConfig, sizes: LayerSizes, parts: int) -> list[_Matrix]:
+    """Return the matrices of a dense layer on one of so many tensor-parallel ranks, each of which is cut."""
+    query, key = sizes.heads * sizes.head_size, sizes.groups * sizes.head_size
+    num_up = 2 if model.is_gated else 1
+    shapes = [
+        (query + 2 * key, sizes.hidden, 3),
+        (sizes.hidden, query, 1),
+        (sizes.ffn * num_up, sizes.hidden, num_up),
+        (sizes.hidden, sizes.ffn, 1),
+    ]
+    return [_Matrix(rows * columns // parts, rows, columns, maps) for rows, columns, maps in shapes]
+
+
+def _layer_vectors(model: ModelConfig, sizes: LayerSizes, parts: int) -> list[int]:
+    """Return values of each vector of a dense layer on one of so many tensor-parallel ranks."""
     per_norm = 2 if model.normalization == "layernorm" else 1
-    query, key = sizes.heads * sizes.head_size // parts, sizes.groups * sizes.head_size // parts
-    inner = sizes.ffn // parts
-    up = inner * (2 if model.is_gated else 1)
     found = [sizes.hidden] * (2 * per_norm)
-    found += [(query + 2 * key) * sizes.hidden, query * sizes.hidden, up * sizes.hidden, inner * sizes.hidden]
     if model.add_bias:
-        found += [query + 2 * key, sizes.hidden, up, sizes.hidden]
+        heads, up = (sizes.heads + 2 * sizes.groups) * sizes.head_size, sizes.ffn * (2 if model.is_gated else 1)
+        found += [heads // parts, sizes.hidden, up // parts, sizes.hidden]
     if model.qk_norm:
         found += [sizes.head_size] * (2 * per_norm)
     return found
@@ -136,7 +167,7 @@ def uncounted(config: RunConfig) -> list[str]:
     if config.model.layer_shapes is not None:
         bad.append("model.layer_shapes: memory is counted of layers of one shape only")
     if config.optimizer.kind == "muon":
-        bad.append("optimizer.kind: memory of muon is not counted; adamw and lion are")
+        bad.append("optimizer.kind: memory of muon is not counted; adamw, lion and adafactor are")
     if config.memory.offload():
         bad.append("memory.offload_optimizer: memory is not counted with offload; leave it out")
     return bad
@@ -150,6 +181,7 @@ class _Rank:
         self.zero_stage, self.copies, self.e = config.parallel.zero_stage, layout.num_copies, share.value_bytes
         self.share = share
         self.sizes = weight_sizes(model, layout, stage)
+        self._matrices, self._vectors = _weights(model, layout, stage)
         self.values = sum(self.sizes)
         self.largest = max(self.sizes)
         self.part = -(-self.values // self.copies)
@@ -159,6 +191,7 @@ class _Rank:
         is_tied_copy = model.tie_embeddings and self.is_last and stage > 0
         self.tied_copy = self.head_values if is_tied_copy else 0
         self.accumulates = _num_micro_batches(config, layout) > 1
+        self.is_adafactor = config.optimizer.kind == "adafactor"
         self.moment_bytes = (2 if config.optimizer.kind == "adamw" else 1) * (
             2 if config.optimizer.moment_precision == "bf16" else FP32_BYTES
         )
@@ -205,9 +238,19 @@ class _Rank:
 
     def optimizer(self) -> int:
         """Bytes of master weights, which ZeRO keeps even in fp32, and of moments."""
-        if self.zero_stage == 0:
-            return self.moment_bytes * self.values
-        return (FP32_BYTES + self.moment_bytes) * self.part
+        masters = FP32_BYTES * self.part if self.zero_stage else 0
+        return masters + self._moments()
+
+    def _moments(self) -> int:
+        copies = self.copies if self.zero_stage else 1
+        if not self.is_adafactor:
+            return self.moment_bytes * (self.part if self.zero_stage else self.values)
+        # Mean squares of rows and columns are whole on every rank, with a byte that says what map a row belongs to.
+        means = sum(
+            FP32_BYTES * (matrix.rows + matrix.maps * matrix.columns) + matrix.maps * matrix.rows
+            for matrix in self._matrices
+        )
+        return means + FP32_BYTES * -(-sum(self._vectors) // copies)
 
     def states(self) -> int:
         """Bytes that stay between two steps."""

@@ -50,6 +50,7 @@ from gptdist.telemetry.clock import StepClock
 from gptdist.telemetry.ledger import Ledger
 from gptdist.telemetry.metrics import Metrics
 from gptdist.telemetry.wandb_run import WandbRun
+from gptdist.train.adafactor import Adafactor
 from gptdist.train.engine import Engine, deepspeed_config
 from gptdist.train.initial_weights import InitialWeights
 from gptdist.train.muon import Muon
@@ -95,7 +96,7 @@ def build(config: RunConfig, mesh: Mesh, device: Device, stop_signal: StopSignal
     engine = Engine(model, config, mesh, device.dtype)
     locals_ = _parameters_of_rank(engine.module, config, mesh)
     fragments = OptimizerFragments(engine.optimizer, locals_, config.optimizer)
-    if isinstance(fragments.torch_optimizer, Muon):
+    if isinstance(fragments.torch_optimizer, Muon | Adafactor):
         fragments.torch_optimizer.attach(fragments, mesh, config.model)
     peak = peak_flops(device)
     ledger = Ledger(config.folder) if mesh.is_lead else None

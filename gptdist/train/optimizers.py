@@ -1,6 +1,7 @@
 """The optimizers that torch lacks, or has only for moments in fp32.
 
-Each works value by value, so that it may be given any piece of a weight: ZeRO hands it flat ranges of many.
+Each here works value by value, so that it may be given any piece of a weight: ZeRO hands it flat ranges of many. Those
+that look at whole matrices have files of their own.
 """
 
 import math
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gptdist.config.optimization import OptimizerConfig
+from gptdist.train.adafactor import Adafactor
 from gptdist.train.muon import Muon
 
 CHUNK_NUMEL = 1 << 20
@@ -26,6 +28,8 @@ def new_optimizer(groups: list[dict[str, Any]], settings: OptimizerConfig) -> to
     moment_type = torch.bfloat16 if settings.moment_precision == "bf16" else torch.float32
     if settings.kind == "muon":
         return Muon(groups, settings)
+    if settings.kind == "adafactor":
+        return Adafactor(groups)
     if settings.kind == "lion":
         return Lion(groups, settings.betas, moment_type)
     if moment_type != torch.float32:

@@ -31,6 +31,7 @@ CASES: list[tuple[TestedLayout, dict[str, Any], str]] = [
     (TestedLayout(2, 1, 2), GPT2, "fp32"),
     (TestedLayout(2, 1, 1, pipeline_parallel_size=2), LLAMA | {"num_layers": 4}, "fp32"),
 ]
+ADAFACTOR_CASES = [(TestedLayout(2, 0, 2), GPT2, "fp32"), (TestedLayout(2, 3, 1), LLAMA, "fp32")]
 
 
 def held_after_a_step(tree: dict[str, Any]) -> tuple[int, int]:
@@ -43,14 +44,18 @@ def held_after_a_step(tree: dict[str, Any]) -> tuple[int, int]:
     return tensor_bytes() - before, run.mesh.place.pp_rank
 
 
-@pytest.mark.parametrize(("layout", "model", "precision"), CASES)
+@pytest.mark.parametrize(
+    ("layout", "model", "precision", "kind"),
+    [(*case, "adamw") for case in CASES] + [(*case, "adafactor") for case in ADAFACTOR_CASES],
+)
 def test_states_are_those_of_the_formula(
-    layout: TestedLayout, model: dict[str, Any], precision: str, tmp_path: Path
+    layout: TestedLayout, model: dict[str, Any], precision: str, kind: str, tmp_path: Path
 ) -> None:
     tree = run_tree(
         tmp_path,
         model=model | WIDE | {"num_layers": model.get("num_layers", 2)},
         training={"precision": precision},
+        optimizer={"kind": kind},
         **layout.sections(),
     )
     config = RunConfig.from_tree(tree)

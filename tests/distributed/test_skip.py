@@ -38,6 +38,7 @@ def _held(run: Any) -> Iterator[Any]:
     yield from (getattr(local.parameter, "ds_tensor", local.parameter) for local in run.parameters)
     for fragment in run.fragments.all():
         yield from fragment.states.values()
+    yield from (whole.values for whole in run.fragments.whole_states())
 
 
 def skipped_and_never_met(tree: dict[str, Any], bad: dict[int, float]) -> dict[str, Any]:
@@ -90,11 +91,19 @@ LAYOUTS = [
     (TestedLayout(2, 1, 1, pipeline_parallel_size=2), "fp32"),
     (TestedLayout(4, 3, 2), "fp32"),
 ]
+ADAFACTOR = [(TestedLayout(2, 0, 1), "fp32", "adafactor"), (TestedLayout(2, 2, 1), "bf16", "adafactor")]
 
 
-@pytest.mark.parametrize(("layout", "precision"), LAYOUTS, ids=str)
-def test_a_skipped_step_leaves_no_trace(layout: TestedLayout, precision: str, tmp_path: Path) -> None:
-    tree = run_tree(tmp_path, model=DROPOUT, training={"precision": precision}, guards=GUARDS, **layout.sections())
+@pytest.mark.parametrize(("layout", "precision", "kind"), [(*each, "adamw") for each in LAYOUTS] + ADAFACTOR, ids=str)
+def test_a_skipped_step_leaves_no_trace(layout: TestedLayout, precision: str, kind: str, tmp_path: Path) -> None:
+    tree = run_tree(
+        tmp_path,
+        model=DROPOUT,
+        training={"precision": precision},
+        guards=GUARDS,
+        optimizer={"kind": kind},
+        **layout.sections(),
+    )
     for found in run_ranks(layout.world_size, skipped_and_never_met, tree, {4: 1e4, 5: float("nan")}):
         (spike, is_unchanged), (not_finite, is_still_unchanged) = found["refused"]
         assert spike.startswith("4: gradient norm ")

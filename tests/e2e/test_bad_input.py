@@ -60,7 +60,7 @@ def test_unknown_fields_and_kinds_of_optimizer_and_schedule(folder: Path) -> Non
     _expect(
         folder,
         [*LAUNCH, "optimizer.beta_2=0.9", "optimizer.kind=adamx", "schedule.warmup=5", "schedule.kind=cosin"],
-        "optimizer.kind: input should be 'adamw', 'lion' or 'muon', got \"adamx\"; change the value",
+        "optimizer.kind: input should be 'adamw', 'lion', 'muon' or 'adafactor', got \"adamx\"; change the value",
         "optimizer.beta_2: unknown key; did you mean 'beta2'?",
         "schedule.kind: input should be 'cosine', 'linear', 'inverse_sqrt', 'wsd' or 'constant', got \"cosin\"",
         "schedule.warmup: unknown key; did you mean 'warmup_steps'?",

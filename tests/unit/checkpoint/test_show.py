@@ -42,6 +42,23 @@ def test_layers_are_one_line(step: Path, capsys: pytest.CaptureFixture[str]) -> 
     ]
 
 
+def test_states_of_whole_tensors_are_shown_with_their_shapes(step: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tree = json.loads((step / "manifest.json").read_text())
+    tree["whole_states"] = [
+        {"tensor": name, "state": "exp_avg_sq_row", "shape": [1, 4 + (name == last)], "file": "rank_00000.safetensors"}
+        for last in ["decoder.layers.4.mlp.linear_fc2.weight"]
+        for name in LAYERS
+    ]
+    rewrite_manifest(step, tree)
+    assert main(["checkpoint", "show", str(step)]) == 0
+    rows = capsys.readouterr().out.splitlines()[-3:]
+    assert [row.partition("exp_avg, ")[2] for row in rows] == [
+        "exp_avg_sq",
+        "exp_avg_sq, exp_avg_sq_row [1 x 4]",
+        "exp_avg_sq, exp_avg_sq_row [1 x 5]",
+    ]
+
+
 def test_all_tensors_are_shown_when_asked_for(step: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["checkpoint", "show", str(step), "--all"]) == 0
     printed = capsys.readouterr().out

@@ -93,6 +93,10 @@ NVME = ["memory.offload_optimizer=nvme", "memory.nvme_path=/disk", "parallel.zer
             ["memory.offload_optimizer=nvme", "parallel.zero_stage=3"],
             "memory.nvme_path: missing; nvme needs a folder on a local disk of each machine",
         ),
+        (
+            [*NVME, "optimizer.kind=adafactor"],
+            "memory.offload_optimizer: nvme swaps moments of each value, adafactor has few; use cpu or none",
+        ),
         (["memory.nvme_path=/disk"], "memory.nvme_path: belongs to offload to nvme, and nothing is; remove it"),
         (
             [*NVME, "optimizer.moment_precision=bf16"],
@@ -211,6 +215,19 @@ NVME = ["memory.offload_optimizer=nvme", "memory.nvme_path=/disk", "parallel.zer
         (["optimizer.muon_momentum=0.9"], "optimizer.muon_momentum: belongs to kind muon, not adamw; remove it"),
         (["optimizer.kind=muon", "optimizer.muon_momentum=1.0"], "optimizer.muon_momentum: must be at least 0 and bel"),
         (["optimizer.kind=muon", "optimizer.moment_precision=bf16"], "optimizer.moment_precision: muon keeps its mom"),
+        (["optimizer.kind=adafactor", "optimizer.eps=1e-8"], "optimizer.eps: belongs to kind adamw, not adafactor; re"),
+        (
+            ["optimizer.kind=adafactor", "optimizer.beta1=0.9"],
+            "optimizer.beta1: belongs to kinds adamw, lion and muon, not adafactor; remove it",
+        ),
+        (
+            ["optimizer.kind=adafactor", "optimizer.beta2=0.99"],
+            "optimizer.beta2: belongs to kinds adamw, lion and muon, not adafactor; remove it",
+        ),
+        (
+            ["optimizer.kind=adafactor", "optimizer.moment_precision=bf16"],
+            "optimizer.moment_precision: adafactor keeps its moments in fp32; leave it out, or use adamw or lion",
+        ),
         (
             ["optimizer.kind=muon", "model.init=mup", "model.mup_base_hidden_size=32"],
             "optimizer.kind: mup's learning rates are for adamw and lion, not muon; use model.init gpt2 or small",
