@@ -1,6 +1,5 @@
 """Read any part of any tensor of a checkpoint, whatever layout wrote it."""
 
-import math
 from collections import defaultdict
 from pathlib import Path
 
@@ -68,7 +67,9 @@ class CheckpointReader:
                 f"{self.folder}: {state} of '{name}' is {list(entry.shape)}, the model's is {list(shape)}; "
                 f"the model section is not the one it was trained with"
             )
-        return self._open(entry.file).read(f"{state}/{name}", 0, math.prod(shape)).view(shape)
+        values = torch.empty(shape)
+        self._open(entry.file).read_into(f"{state}/{name}", 0, values.view(-1))
+        return values
 
     def block(self, name: str, state: str, *, outer: tuple[int, int], along: tuple[int, int]) -> Tensor:
         """Return a block of tensor ``name``, [outer, along, inner] in fp32.
