@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from gptdist.checkpoint.remote_store import RemoteStore
 from gptdist.checkpoint.verify import verify
 from gptdist.durable import swap_in, sync_folder, write_whole
 from gptdist.errors import CheckpointError, StoreError
+from gptdist.telemetry.ledger import LEDGER_NAME
+
+RECORDS_FOLDER = "records"
+"""Folder of the store, beside the step folders, for what belongs to all of them."""
 
 FETCHED_PREFIX = ".fetched-"
 """Begins the name of a folder that is being fetched; nothing takes it for a checkpoint."""
@@ -61,6 +66,42 @@ def send(store: RemoteStore, folder: Path, sent: set[str], may_go_on: Callable[[
     store.upload(folder / MANIFEST_NAME, folder.name)
     store.point_latest(folder.name)
     return sum(sizes.values()) + manifest_bytes
+
+
+def send_ledger(store: RemoteStore, ledger: Path) -> None:
+    """Copy a run's ledger as it is now, if it has a line; it may grow meanwhile.
+
+    Raises:
+        StoreError: the store does not answer, or holds something else after an upload.
+        OSError: the file cannot be read.
+    """
+    if not ledger.exists():
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        as_it_is_now = Path(folder) / LEDGER_NAME
+        shutil.copyfile(ledger, as_it_is_now)
+        store.upload(as_it_is_now, RECORDS_FOLDER)
+
+
+def fetch_ledger(store: RemoteStore, run: Path) -> None:
+    """Copy the ledger of ``store`` into the folder ``run``, if there is one, and the run has none.
+
+    Raises:
+        StoreError: the store does not answer.
+        CheckpointError: this disk does not take it.
+    """
+    if (run / LEDGER_NAME).exists():
+        return
+    content = store.content(RECORDS_FOLDER, LEDGER_NAME)
+    if content is None:
+        return
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        write_whole(run / LEDGER_NAME, content)
+    except OSError as error:
+        raise CheckpointError(
+            f"{run / LEDGER_NAME}: cannot be written ({error}); free space or mend the disk"
+        ) from None
 
 
 def _files(folder: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from typing import Protocol
 from gptdist.checkpoint.find import newest_whole, step_of
 from gptdist.checkpoint.keys import TrustedKey
 from gptdist.checkpoint.manifest import Manifest, read_manifest
-from gptdist.checkpoint.remote_copy import fetch, fetch_manifest
+from gptdist.checkpoint.remote_copy import fetch, fetch_ledger, fetch_manifest
 from gptdist.checkpoint.remote_store import RemoteStore
 from gptdist.errors import CheckpointError, StoreError
 
@@ -78,6 +78,7 @@ def _fetch_newer(
             )
         check(manifest, where=f"{store.url}/{name}")
         logger.info("fetching %s/%s", store.url, name)
+        fetch_ledger(store, checkpoints.parent)  # first: a start that is killed in between does not ask for it again
         try:
             return fetch(store, name, checkpoints, trusted), passed_over
         except StoreError:

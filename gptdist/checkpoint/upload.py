@@ -11,7 +11,7 @@ from gptdist.checkpoint.background import Background
 from gptdist.checkpoint.find import step_of
 from gptdist.checkpoint.hold import hold
 from gptdist.checkpoint.manifest import MANIFEST_NAME
-from gptdist.checkpoint.remote_copy import is_there, send
+from gptdist.checkpoint.remote_copy import is_there, send, send_ledger
 from gptdist.checkpoint.remote_prune import RemoteRetention
 from gptdist.checkpoint.remote_store import RemoteStore
 from gptdist.config.remote import RemoteConfig
@@ -117,6 +117,7 @@ class Uploader:
                 if is_there(self._store, upload.folder):
                     return False
                 num_bytes = send(self._store, upload.folder, upload.sent, lambda: self._is_wanted(upload))
+                send_ledger(self._store, self._ledger.path)
                 break
             except (CheckpointError, OSError) as error:
                 if not self._is_wanted(upload):

@@ -56,10 +56,11 @@ def _prune(arguments: argparse.Namespace) -> None:
 
 def _push(arguments: argparse.Namespace) -> None:
     from gptdist.checkpoint.find import step_folders
-    from gptdist.checkpoint.remote_copy import is_there, send
+    from gptdist.checkpoint.remote_copy import is_there, send, send_ledger
     from gptdist.checkpoint.remote_store import RemoteStore
     from gptdist.checkpoint.verify import verify
     from gptdist.errors import CheckpointError, ConfigError
+    from gptdist.telemetry.ledger import LEDGER_NAME
 
     config = _load(arguments)
     remote = config.checkpoints.remote
@@ -78,5 +79,6 @@ def _push(arguments: argparse.Namespace) -> None:
         except OSError as error:
             raise CheckpointError(f"{folder}: cannot be read ({error}); a rule may have deleted it, try anew") from None
         print(f"copied   {folder}  {num_bytes:,} bytes")
+    send_ledger(store, config.folder / LEDGER_NAME)
     if damaged:
         raise CheckpointError("; ".join(damaged))

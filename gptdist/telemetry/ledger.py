@@ -26,15 +26,15 @@ class Ledger:
     def __init__(self, folder: Path) -> None:
         """Open the ledger in ``folder``; the new attempt's number is one above the highest so far."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / LEDGER_NAME
+        self.path = folder / LEDGER_NAME
         self._lock = threading.Lock()  # a checkpoint may be recorded by the thread that wrote it
-        content = self._path.read_bytes() if self._path.exists() else b""
+        content = self.path.read_bytes() if self.path.exists() else b""
         if content and not content.endswith(b"\n"):
-            with self._path.open("ab") as file:
+            with self.path.open("ab") as file:
                 file.write(b"\n")  # a line torn by a lost machine keeps to itself
-        self._lines = LineFile(self._path)
+        self._lines = LineFile(self.path)
         self._digest = last_digest(content)
-        self.attempt = 1 + max((event.get("attempt", 0) for event in read_json_lines(self._path)), default=0)
+        self.attempt = 1 + max((event.get("attempt", 0) for event in read_json_lines(self.path)), default=0)
 
     def write(self, event: str, **facts: Any) -> None:
         """Append ``event`` with its facts, the attempt and the time in seconds since 1970."""

@@ -99,8 +99,8 @@ def build(config: RunConfig, mesh: Mesh, device: Device, stop_signal: StopSignal
     if isinstance(fragments.torch_optimizer, Muon | Adafactor):
         fragments.torch_optimizer.attach(fragments, mesh, config.model)
     peak = peak_flops(device)
-    ledger = Ledger(config.folder) if mesh.is_lead else None
     state = restore(config, fragments, identity, data, mesh)
+    ledger = Ledger(config.folder) if mesh.is_lead else None  # which may have come with the checkpoint
     engine.stage.share_embedding()
     # megatron-core asks for a seeded generator even where nothing is dropped, and an evaluation may come first.
     seed_micro_batch(config.seed, state.consumed_samples, mesh.place, engine.stage.first_layer)

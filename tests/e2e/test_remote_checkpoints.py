@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gptdist.checkpoint.audit import audit
 from gptdist.checkpoint.find import step_folders
 from gptdist.checkpoint.remote_store import RemoteStore
 from gptdist.checkpoint.verify import verify
@@ -70,4 +71,7 @@ def test_killed_during_an_upload_and_begun_anew_elsewhere(server: S3Server, tmp_
     log = _finish(other)
     assert f"fetching s3://{BUCKET}/runs/test/step_00000030" in log
     assert set(_losses(other)) == {31, 32}, "it went on from the copy"
+    proven = audit(tmp_path / "elsewhere")
+    assert not proven.problems
+    assert [(one.number, one.kept_step) for one in proven.line][-2:] == [(2, 30), (3, 32)], "the ledger came along"
     assert all(not verify(folder) for folder in step_folders(tmp_path / "elsewhere/checkpoints"))
