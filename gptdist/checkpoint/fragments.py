@@ -163,6 +163,9 @@ class OptimizerFragments:
         for index, flat in enumerate(optimizer.fp32_partitioned_groups_flat):
             kept = optimizer.fp16_partitioned_groups_flat[index]
             with self._in_memory(flat):
+                if kept is None:  # weights in files
+                    optimizer._partitioned_params_swap_out(index)
+                    continue
                 kept.data.copy_(flat.data)
             group = optimizer.fp16_partitioned_groups[index]
             for old, new in zip(group, optimizer.unflatten(kept, group), strict=True):

@@ -28,7 +28,8 @@ class MemoryConfig(Section):
     ``nvme``: they lie in files, and come into that memory one sub-group at a time. ZeRO stage 3 only."""
 
     offload_parameters: Literal["none", "cpu", "nvme"] = "none"
-    """``cpu``: each rank's part of the weights lies in the machine's memory while not in use. ZeRO stage 3 only."""
+    """``cpu``: each rank's part of the weights lies in the machine's memory while not in use. ``nvme``: in files.
+    ZeRO stage 3 only."""
 
     nvme_path: Path | None = None
     """Folder on a local disk of each machine for what is offloaded to ``nvme``; nothing in it outlives the run."""
@@ -52,9 +53,7 @@ class MemoryConfig(Section):
             bad.append(
                 "memory.offload_optimizer: muon puts matrices together on the device; use adamw or lion, or none"
             )
-        if self.offload_parameters == "nvme":
-            bad.append("memory.offload_parameters: nvme is not done; use cpu, or nvme for memory.offload_optimizer")
-        if self.offload_parameters == "cpu" and zero_stage != 3:
+        if self.offload_parameters != "none" and zero_stage != 3:
             bad.append(f"memory.offload_parameters: needs parallel.zero_stage 3, got {zero_stage}; set it, or none")
         return bad + self._swap_problems(zero_stage, optimizer)
 

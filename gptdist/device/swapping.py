@@ -60,8 +60,8 @@ def load_async_io(local_rank: int) -> None:
         AsyncIOBuilder().load(verbose=False)
     except (RuntimeError, ImportError) as error:
         raise TrainingError(
-            f"memory.offload_optimizer: nvme needs DeepSpeed's async_io, which does not load "
-            f"({' '.join(str(error).split())[:300]}); mend that, or use cpu"
+            f"memory.nvme_path: swapping needs DeepSpeed's async_io, which does not load "
+            f"({' '.join(str(error).split())[:300]}); mend that, or offload to cpu"
         ) from error
 
 
@@ -74,7 +74,7 @@ def check_locked_memory(num_bytes: int) -> None:
     limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if limit != resource.RLIM_INFINITY and limit < num_bytes and not _may_lock_all():
         raise TrainingError(
-            f"memory.offload_optimizer: nvme needs {num_bytes} bytes of locked memory on this rank, the limit is "
+            f"memory.nvme_path: swapping needs {num_bytes} bytes of locked memory on this rank, the limit is "
             f"{limit}; raise it (ulimit -l, memlock in limits.conf), or lower "
             f"deepspeed.zero_optimization.sub_group_size"
         )
@@ -116,15 +116,15 @@ def _library_problems() -> list[str]:
         return []
     compiler = shutil.which(os.environ.get("CXX", "c++"))
     if compiler is None:
-        return ["memory.offload_optimizer: nvme needs a C++ compiler to build DeepSpeed's async_io; install g++"]
+        return ["memory.nvme_path: swapping needs a C++ compiler to build DeepSpeed's async_io; install g++"]
     with tempfile.TemporaryDirectory() as folder:
         flags = [shlex.split(os.environ.get(name, "")) for name in ("CFLAGS", "LDFLAGS")]  # DeepSpeed reads them too
         command = [compiler, *flags[0], "-x", "c++", "-", "-o", f"{folder}/linked", *flags[1], "-laio"]
         if subprocess.run(command, input=_PROGRAM.encode(), capture_output=True, check=False).returncode == 0:
             return []
     return [
-        "memory.offload_optimizer: nvme needs libaio and its header, which do not link here; "
-        "install them (apt install libaio-dev, dnf install libaio-devel), or use cpu"
+        "memory.nvme_path: swapping needs libaio and its header, which do not link here; "
+        "install them (apt install libaio-dev, dnf install libaio-devel), or offload to cpu"
     ]
 
 

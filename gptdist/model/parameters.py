@@ -5,11 +5,13 @@ and up-projection one after the other, and each is cut: it is [2, f, h] here. Ex
 [1, experts, 2 x f x h]. Vocabulary padding is no part of it.
 """
 
+import contextlib
 import hashlib
 import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -234,11 +236,34 @@ def write_local(parameter: nn.Parameter, flat: Tensor, copy_rank: int) -> None:
         if not hasattr(parameter, "ds_tensor"):
             parameter.copy_(flat.view(parameter.shape))
             return
-        kept = parameter.ds_tensor
-        start = copy_rank * kept.ds_numel
-        valid = max(0, min(kept.ds_numel, flat.numel() - start))
-        kept.zero_()
-        kept[:valid].copy_(flat[start : start + valid])
+        with kept_part(parameter, writes=True) as kept:
+            start = copy_rank * kept.numel()
+            valid = max(0, min(kept.numel(), flat.numel() - start))
+            kept.zero_()
+            kept[:valid].copy_(flat[start : start + valid])
+
+
+@contextlib.contextmanager
+def kept_part(parameter: Any, *, writes: bool = False) -> Iterator[Tensor]:
+    """Have in memory what this rank keeps of a parameter under ZeRO-3, flat, where DeepSpeed may keep it in a file.
+
+    Args:
+        parameter: as DeepSpeed has cut it.
+        writes: what is written to it goes back to the file.
+    """
+    kept = parameter.ds_tensor
+    if kept.status.name == "AVAILABLE":
+        yield kept
+        return
+    swapper = parameter.nvme_swapper
+    swapper.swap_in([parameter], async_op=False)
+    try:
+        yield kept
+    finally:
+        if writes:
+            swapper.swap_out_and_release([parameter])
+        else:
+            swapper.remove_partition_and_release_buffers([parameter])
 
 
 def initialise(

@@ -37,7 +37,7 @@ from gptdist.data.plan import DataPlan, check_epochs
 from gptdist.data.rules import SampleRules
 from gptdist.data.sources import TrainingData, check_tokenizer, validation_sources
 from gptdist.device.device import Device, choose_device, keep_freed_memory, peak_flops
-from gptdist.device.swapping import load_async_io
+from gptdist.device.swapping import check_locked_memory, load_async_io
 from gptdist.errors import CheckpointError, ConfigError, GptDistError, TrainingError
 from gptdist.mesh.groups import Mesh, ModelParallelUnit, broadcast_text, make_mesh, max_over_ranks
 from gptdist.mesh.layout import Layout
@@ -58,6 +58,7 @@ from gptdist.train.randomness import forbid_nondeterminism, seed_layers, seed_mi
 from gptdist.train.run import Run, TrainState
 from gptdist.train.sampler import Sampler
 from gptdist.train.stop_signal import StopSignal
+from gptdist.train.swap_folder import parameter_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -200,6 +201,7 @@ def _partitioned_construction(config: RunConfig, mesh: Mesh, device: Device) -> 
     """Under ZeRO-3 no rank ever holds the whole model: parameters are cut as they are made."""
     if config.parallel.zero_stage < 3:
         return contextlib.nullcontext()
+    check_locked_memory(parameter_bytes(config, mesh, device.dtype))
     # No dtype: DeepSpeed 0.19 takes bf16 for any that is passed on a CPU. It reads the right one from the config.
     return deepspeed.zero.Init(
         data_parallel_group=mesh.copies_group,

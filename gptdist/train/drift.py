@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import product
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from gptdist.errors import TrainingError
 from gptdist.mesh.groups import Mesh, gather_texts, max_over_ranks
 from gptdist.mesh.layout import Layout, Place
-from gptdist.model.parameters import LocalParameter, is_expert
+from gptdist.model.parameters import LocalParameter, is_expert, kept_part
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -77,8 +78,9 @@ def _stages_differ(shared_embedding: Tensor | None, mesh: Mesh, device: torch.de
 
 def _checksum(parameter: Tensor) -> Tensor:
     """Return the sum of the bits that this rank holds, as integers of 64 bits that may wrap."""
-    held: Tensor = getattr(parameter, "ds_tensor", parameter).detach().contiguous().reshape(-1)
-    return held.view(_BITS[held.element_size()]).sum(dtype=torch.int64)
+    with kept_part(parameter) if hasattr(parameter, "ds_tensor") else nullcontext(parameter) as kept:
+        held: Tensor = kept.detach().contiguous().reshape(-1)
+        return held.view(_BITS[held.element_size()]).sum(dtype=torch.int64)
 
 
 def _differing(sums: Tensor, group: dist.ProcessGroup) -> Tensor:

@@ -21,16 +21,13 @@ from gptdist.train.expert_parallel import announce_experts, group_settings
 from gptdist.train.muon import IS_HIDDEN
 from gptdist.train.optimizers import new_optimizer
 from gptdist.train.pipeline import Stage, run_micro_batches
-from gptdist.train.swap_folder import BUFFERS, buffer_bytes, swap_folder
+from gptdist.train.swap_folder import NO_SPARE_WEIGHTS, SWAPPED_VALUES, locked_bytes, swap_settings
 from gptdist.train.update_gate import UpdateGate
 
 NO_CLIPPING = 1e30
 """Passed as the norm to clip to where nothing shall be clipped: DeepSpeed then still reports the norm."""
 
 LOWEST_LOSS_SCALE = 1.0
-
-SWAPPED_VALUES = 100_000_000
-"""Weights a rank whose optimizer state is brought from a disk at a time, in four buffers of so many fp32 values."""
 
 LR_SCALE = "lr_scale"
 """Key of a parameter group: what its learning rate is multiplied by."""
@@ -52,8 +49,11 @@ def deepspeed_config(
     for what, kept_on in config.memory.offload().items():
         zero[what] = {"device": kept_on, "pin_memory": torch.cuda.is_available()}
         if kept_on == "nvme":
-            zero[what] |= {"nvme_path": str(swap_folder(config, mesh.rank)), "buffer_count": BUFFERS}
-            zero.setdefault("sub_group_size", SWAPPED_VALUES)
+            zero[what] |= swap_settings(config, mesh, what)
+    if config.memory.swaps:
+        zero = {"sub_group_size": SWAPPED_VALUES, **zero}
+    if config.memory.offload_parameters == "nvme":
+        zero = {**NO_SPARE_WEIGHTS, **zero}
     clips_itself = _is_plain_optimizer(config, dtype)
     derived: dict[str, Any] = {
         # DeepSpeed takes all ranks that hold the same weights for replicas, context-parallel ones too.
@@ -121,9 +121,9 @@ class Engine:
         if config.model.moe is not None:
             announce_experts(model, mesh, config.model.moe.num_experts)
         optimizer, settings = make_optimizer(model, config), deepspeed_config(config, mesh, dtype, model)
-        if config.memory.offload_optimizer == "nvme":
+        if config.memory.swaps:
             sub_group_size = settings["zero_optimization"]["sub_group_size"]
-            check_locked_memory(buffer_bytes(optimizer.param_groups, sub_group_size))
+            check_locked_memory(locked_bytes(config, mesh, dtype, optimizer.param_groups, sub_group_size))
         self.deepspeed, _, _, _ = deepspeed.initialize(
             model=model,
             optimizer=optimizer,

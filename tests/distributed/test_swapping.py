@@ -1,4 +1,4 @@
-"""Optimizer state in files on a disk: bit for bit the run whose optimizer state lies in the machine's memory."""
+"""Optimizer state and weights in files on a disk: bit for bit the run that has them in the machine's memory."""
 
 import json
 from pathlib import Path
@@ -10,14 +10,15 @@ from tests.distributed.test_skip import bits, skipped_and_never_met
 from tests.support.jobs import open_run, step_until, train_steps
 from tests.support.layouts import ONE_RANK, TestedLayout
 from tests.support.ranks import run_ranks
-from tests.support.swapping import BUILD_SECONDS, need_async_io, swapped_tree
+from tests.support.swapping import BUILD_SECONDS, MODEL, need_async_io, swapped_tree
 
 LOSS_TOLERANCE = 2e-6
 """fp32, sums in another order."""
 
 NORM_TOLERANCE = 1e-5
 END, SAVE = 4, 2
-CPU = {"offload_optimizer": "cpu"}
+OPTIMIZER = ("offload_optimizer",)
+BOTH = ("offload_optimizer", "offload_parameters")
 WAITS = {"asynchronous": False}
 """A checkpoint is written straight from what is swapped in, not from a copy of it all."""
 
@@ -43,19 +44,30 @@ def _hashes(run: Path) -> list[dict[str, Any]]:
     return json.loads((run / f"checkpoints/step_{SAVE:08d}/manifest.json").read_text())["files"]
 
 
+def _memory(folder: Path, what: tuple[str, ...]) -> dict[str, str]:
+    return dict.fromkeys(what, "nvme") | {"nvme_path": str(folder / "disk")}
+
+
 @pytest.mark.parametrize(
-    ("precision", "kind", "checkpoints"), [("fp32", "adamw", {}), ("bf16", "lion", WAITS)], ids=str
+    ("layout", "what", "precision", "kind", "checkpoints"),
+    [
+        (TWO, OPTIMIZER, "bf16", "lion", WAITS),
+        (TWO, BOTH, "fp32", "adamw", {}),
+        (ONE, BOTH, "bf16", "adamw", WAITS),
+    ],
+    ids=str,
 )
 def test_equals_memory_bit_for_bit_and_resumes(
-    folder: Path, precision: str, kind: str, checkpoints: dict[str, Any]
+    folder: Path, layout: TestedLayout, what: tuple[str, ...], precision: str, kind: str, checkpoints: dict[str, Any]
 ) -> None:
+    name, ranks = f"{'+'.join(what)}-{precision}", layout.world_size
     others = {"training": {"precision": precision}, "checkpoints": checkpoints, "optimizer": {"kind": kind}}
-    in_memory = swapped_tree(folder, f"{precision}-cpu", TWO, memory=CPU, **others)
-    tree = swapped_tree(folder, precision, TWO, **others)
-    expected = run_ranks(2, train_steps, in_memory, END, SAVE)[0]
-    assert run_ranks(2, train_steps, tree, END, SAVE)[0] == expected
-    assert _hashes(folder / precision) == _hashes(folder / f"{precision}-cpu")
-    assert run_ranks(2, train_steps, tree, END)[0] == expected[SAVE:]
+    in_memory = swapped_tree(folder, f"{name}-cpu", layout, memory=dict.fromkeys(what, "cpu"), **others)
+    tree = swapped_tree(folder, name, layout, memory=_memory(folder, what), **others)
+    expected = run_ranks(ranks, train_steps, in_memory, END, SAVE)[0]
+    assert run_ranks(ranks, train_steps, tree, END, SAVE)[0] == expected
+    assert _hashes(folder / name) == _hashes(folder / f"{name}-cpu")
+    assert run_ranks(ranks, train_steps, tree, END)[0] == expected[SAVE:]
 
 
 def test_equals_one_rank_and_goes_on_from_its_checkpoint_and_back(folder: Path, reference: list[Any]) -> None:
@@ -63,7 +75,9 @@ def test_equals_one_rank_and_goes_on_from_its_checkpoint_and_back(folder: Path, 
     tree = swapped_tree(folder, "four", layout)
     _compare(run_ranks(4, train_steps, tree, END, SAVE)[0], reference)
     _compare(run_ranks(1, train_steps, swapped_tree(folder, "four", ONE_RANK, memory={}), END)[0], reference[SAVE:])
-    _compare(run_ranks(2, train_steps, swapped_tree(folder, "reference", TWO), END)[0], reference[SAVE:])
+    weights_only = _memory(folder, ("offload_parameters",))
+    tree = swapped_tree(folder, "reference", TWO, memory=weights_only)
+    _compare(run_ranks(2, train_steps, tree, END)[0], reference[SAVE:])
 
 
 def _compare(found: list[Any], reference: list[Any]) -> None:
@@ -72,12 +86,16 @@ def _compare(found: list[Any], reference: list[Any]) -> None:
 
 
 def resident(tree: dict[str, Any]) -> dict[str, Any]:
-    """Return how many sub-groups are in memory at what time, and whether a load into the running run is one."""
+    """Return what is in memory at what time, and whether a run that goes back in place does the same steps again."""
     from functools import partial
 
+    import torch
+
     from gptdist.train.build import load_agreed
+    from gptdist.train.drift import _checksum
     from gptdist.train.loop import save
-    from gptdist.train.swap_folder import buffer_bytes
+    from gptdist.train.run import TrainState
+    from gptdist.train.swap_folder import locked_bytes
 
     run = open_run(tree)
     optimizer = run.engine.optimizer
@@ -90,31 +108,56 @@ def resident(tree: dict[str, Any]) -> dict[str, Any]:
     def count() -> int:
         return sum(flat.numel() > 0 for flat in swapped)
 
+    weights = [local.parameter.ds_tensor for local in run.parameters]
+    swapper = optimizer.fp16_groups[0][0].nvme_swapper
+    buffers = [swapper.buffers, swapper.partitioned_swap_buffer]
+    buffers += optimizer.optimizer_swapper.swap_buffer_manager.all_buffers
     groups = [{"params": group} for group in optimizer.fp16_groups]
-    buffers = optimizer.optimizer_swapper.swap_buffer_manager.all_buffers
     found: dict[str, Any] = {"swapped": len(swapped), "built": count()}
-    found["unforeseen"] = buffer_bytes(groups, 1 << 60) - sum(buffer.nbytes for buffer in buffers)
+    found["unforeseen"] = locked_bytes(run.config, run.mesh, torch.float32, groups, 1 << 60) - sum(
+        buffer.nbytes for buffer in buffers
+    )
     save(run)  # before any update, where moments are made for it
     run.saver.settle()
     step_until(run, SAVE, save_at=SAVE)
     run.saver.finish()
     found["stepped"] = count()
+    found["weights in files"] = sum(held.status.name == "NOT_AVAILABLE" for held in weights)
+    masters = {
+        fragment.local.logical.name: int(fragment.states["weight"].view(torch.int32).sum(dtype=torch.int64))
+        for fragment in run.fragments.all()
+    }
+    found["weights_follow"] = masters == {
+        local.logical.name: int(_checksum(local.parameter)) for local in run.parameters if local.logical.name in masters
+    }
     before = bits(run)
-    step_until(run, END)
+    steps = step_until(run, END)
     found["moved"] = bits(run) != before
     found["walking"] = max(count() for _ in run.fragments.all())
     newest = sorted(run.config.checkpoints_folder.glob("step_*"))[-1]
-    load_agreed(partial(str, newest), run.fragments, run.mesh)
+    manifest = load_agreed(partial(str, newest), run.fragments, run.mesh)
     found["is_back"] = bits(run) == before
     found["at_last"] = count()
+    vars(run.state).update(vars(TrainState.of(manifest.progress)))
+    found["does_the_same"] = step_until(run, END) == steps
     return found
 
 
-def test_one_sub_group_at_a_time_is_in_memory_and_a_run_goes_back_in_place(folder: Path) -> None:
-    for found in run_ranks(2, resident, swapped_tree(folder, "resident", TWO)):
+def test_little_at_a_time_is_in_memory_and_a_run_goes_back_in_place(folder: Path) -> None:
+    for found in run_ranks(2, resident, swapped_tree(folder, "resident", TWO, memory=_memory(folder, BOTH))):
         assert found.pop("swapped") >= 2
-        assert 0 <= found.pop("unforeseen") < 4 * 4096, "a part of a page each"
-        assert found == {"built": 0, "stepped": 0, "moved": True, "walking": 1, "is_back": True, "at_last": 0}
+        assert found.pop("weights in files") == MODEL["num_layers"], "the first matrix of each MLP"
+        assert 0 <= found.pop("unforeseen") < 6 * 4096, "a part of a page each"
+        assert found == {
+            "built": 0,
+            "stepped": 0,
+            "weights_follow": True,
+            "moved": True,
+            "walking": 1,
+            "is_back": True,
+            "at_last": 0,
+            "does_the_same": True,
+        }
 
 
 def test_a_skipped_step_leaves_no_trace(folder: Path) -> None:

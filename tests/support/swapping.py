@@ -11,8 +11,9 @@ from tests.support.datasets import LLAMA, run_tree
 from tests.support.layouts import TestedLayout
 from tests.support.ranks import run_ranks
 
-MODEL = LLAMA | {"hidden_size": 256, "ffn_hidden_size": 512}
-"""DeepSpeed swaps nothing below 1 MiB: this has several sub-groups above it on one and on two ranks, and some below."""
+MODEL = LLAMA | {"hidden_size": 256, "ffn_hidden_size": 1024}
+"""DeepSpeed swaps nothing below 1 MiB: this has several sub-groups above it on one and on two ranks, and some below;
+so is the first matrix of each MLP above it."""
 
 SUB_GROUP_SIZE = 270_000
 BUILD_SECONDS = 580
@@ -29,10 +30,10 @@ def need_async_io(folder: Path) -> None:
 def swapped_tree(folder: Path, name: str, layout: TestedLayout, **changes: Any) -> dict[str, Any]:
     """Return the config of a run in ``folder``/``name`` whose optimizer state is swapped to ``folder``/disk."""
     (folder / "disk").mkdir(exist_ok=True)
+    defaults = {"model": MODEL, "memory": {"offload_optimizer": "nvme", "nvme_path": str(folder / "disk")}}
     return run_tree(
         folder,
-        model=MODEL,
         deepspeed={"zero_optimization": {"sub_group_size": SUB_GROUP_SIZE}},
         run_dir=str(folder / name),
-        **{"memory": {"offload_optimizer": "nvme", "nvme_path": str(folder / "disk")}, **layout.sections(), **changes},
+        **{**defaults, **layout.sections(), **changes},
     )

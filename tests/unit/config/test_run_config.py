@@ -106,7 +106,10 @@ NVME = ["memory.offload_optimizer=nvme", "memory.nvme_path=/disk", "parallel.zer
             [*NVME, "optimizer.kind=muon"],
             "memory.offload_optimizer: muon puts matrices together on the device; use adamw or lion, or none",
         ),
-        ([*NVME, "memory.offload_parameters=nvme"], "memory.offload_parameters: nvme is not done; use cpu, or nvme"),
+        (
+            ["memory.offload_parameters=nvme", "memory.nvme_path=/disk", "parallel.zero_stage=2"],
+            "memory.offload_parameters: needs parallel.zero_stage 3, got 2; set it, or none",
+        ),
         (
             ["memory.offload_optimizer=cpu", "parallel.zero_stage=0"],
             "memory.offload_optimizer: ZeRO stage 0 cannot offload; set parallel.zero_stage to 1, 2 or 3",
@@ -341,7 +344,7 @@ def test_one_mistake_one_line(tmp_path: Path, overrides: list[str], message: str
 
 
 def test_what_is_refused_of_nvme_has_a_legal_neighbour(tmp_path: Path) -> None:
-    for legal in (NVME, [*NVME, "optimizer.kind=lion", "memory.offload_parameters=cpu"]):
+    for legal in (NVME, [*NVME, "optimizer.kind=lion", "memory.offload_parameters=nvme"]):
         load_config(RunConfig, _write(tmp_path), legal)
 
 

@@ -37,8 +37,11 @@ def test_a_folder_that_is_not_there_or_takes_no_files(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize(
     ("compiler", "said"),
     [
-        ("false", "memory.offload_optimizer: nvme needs libaio and its header, which do not link here; install them"),
-        ("no-such-compiler", "memory.offload_optimizer: nvme needs a C++ compiler to build DeepSpeed's async_io; inst"),
+        ("false", "memory.nvme_path: swapping needs libaio and its header, which do not link here; install them (apt"),
+        (
+            "no-such-compiler",
+            "memory.nvme_path: swapping needs a C++ compiler to build DeepSpeed's async_io; ",
+        ),
     ],
 )
 def test_a_machine_that_cannot_compile_it(
@@ -54,7 +57,7 @@ def test_a_library_without_its_header_is_missing(tmp_path: Path, monkeypatch: py
     (tmp_path / "libaio.h").write_text("#error no header here\n")
     monkeypatch.setenv("CFLAGS", f"-I{tmp_path}")
     (problem,) = swap_problems(_memory(tmp_path))
-    assert "install them (apt install libaio-dev, dnf install libaio-devel), or use cpu" in problem
+    assert "install them (apt install libaio-dev, dnf install libaio-devel), or offload to cpu" in problem
 
 
 def test_it_is_asked_without_torch() -> None:
