@@ -99,6 +99,20 @@ def test_it_passes_bit_for_bit_and_within_a_tolerance_and_touches_nothing(run: P
     assert _content(run) == before
 
 
+def test_a_run_with_an_encryption_key_passes_bit_for_bit(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("ab" * 32)
+    sealed = {"protection": {"encrypt": True, "key_path": str(key)}}
+    intervals = {"save_steps": 2, "log_steps": 1}
+    tree = run_tree(tmp_path, training={"train_steps": 4}, intervals=intervals, checkpoints=sealed, **LAYOUT.sections())
+    run_ranks(2, _train, tree)
+    assert b"word_embeddings" not in (tmp_path / "run/checkpoints/step_00000004/rank_00000.safetensors").read_bytes()
+    assert _check(tmp_path / "run").verdict().startswith("PASS  steps 3 to 4 come out bit for bit")
+    key.write_text("cd" * 32)
+    with pytest.raises(CheckpointError, match=r"is encrypted with key .*, the one at hand is"):
+        _check(tmp_path / "run")
+
+
 def test_a_saved_weight_that_no_step_led_to_is_named(run: Path) -> None:
     saved = run / "checkpoints" / "step_00000004"
     name = next(
