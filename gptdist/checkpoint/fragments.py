@@ -158,7 +158,7 @@ class OptimizerFragments:
         if self.is_plain:
             return  # they are the same tensors
         if not self.is_zero3:
-            self._share_partitions()
+            optimizer.update_lp_params()
             return
         for index, flat in enumerate(optimizer.fp32_partitioned_groups_flat):
             kept = optimizer.fp16_partitioned_groups_flat[index]
@@ -174,25 +174,6 @@ class OptimizerFragments:
         if len(persistent):
             persistent[0].partition(persistent)
             persistent[0].all_gather(persistent)
-
-    def _share_partitions(self) -> None:
-        """Give every rank all weights under ZeRO-1 and 2."""
-        optimizer = self._optimizer
-        if dist.get_backend(optimizer.real_dp_process_group[0]) != "gloo":
-            optimizer.update_lp_params()
-            return
-        # That would gather, for which gloo takes a buffer of the size of all weights, and four times as long.
-        is_bf16 = hasattr(optimizer, "bf16_groups")
-        groups = optimizer.bf16_partitioned_groups if is_bf16 else optimizer.parallel_partitioned_bit16_groups
-        flats = optimizer.fp32_groups_flat_partition if is_bf16 else optimizer.single_partition_of_fp32_groups
-        works = []
-        for partitions, flat, ranks in zip(groups, flats, optimizer.real_dp_process_group, strict=True):
-            partitions[dist.get_rank(ranks)].data.copy_(flat.data)
-            for rank, partition in enumerate(partitions):
-                works.append(dist.broadcast(partition.data, group=ranks, group_src=rank, async_op=True))
-        for work in works:
-            if work is not None:
-                work.wait()
 
     @property
     def torch_optimizer(self) -> torch.optim.Optimizer:

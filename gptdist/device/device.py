@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 
+from gptdist.device import deepspeed_on_gloo
 from gptdist.errors import TrainingError
 
 DENSE_BF16_FLOPS = {
@@ -122,12 +123,13 @@ def keep_freed_memory() -> None:
 
 
 def prepare_deepspeed() -> None:
-    """Keep DeepSpeed from compiling a C++ communication op at start-up; call before it is initialised.
+    """Keep DeepSpeed from compiling a C++ communication op at start-up, and from gathering by gloo.
 
-    The build takes minutes, and one that is killed leaves a lock that every later start waits for. Only
-    ``inference_all_reduce`` would use the op.
+    Call it before DeepSpeed is initialised. The build takes minutes, and one that is killed leaves a lock that every
+    later start waits for. Only ``inference_all_reduce`` would use the op.
     """
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
     import deepspeed
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed_on_gloo.install()
