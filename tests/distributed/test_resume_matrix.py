@@ -9,6 +9,7 @@ from gptdist.checkpoint.read import CheckpointReader
 from gptdist.checkpoint.verify import verify
 from tests.support.datasets import run_tree
 from tests.support.equality import GRADIENT_TOLERANCE, LOSS_TOLERANCE
+from tests.support.jobs import train_steps
 from tests.support.layouts import TestedLayout
 from tests.support.matrix import (
     ALL_LAYOUTS,
@@ -80,3 +81,18 @@ def test_resumes_from_every_layout(saved: Saved, layout: TestedLayout) -> None:
             assert seen_norm == pytest.approx(norm, rel=GRADIENT_TOLERANCE), checkpoint
     own = saved.folder / f"to-{layout}" / "checkpoints" / f"step_{STEP:08d}"
     assert files_of(own) == files_of(saved.by_layout[storage_twin(layout)]), "what it stands for in this matrix"
+
+
+@pytest.mark.parametrize("other", [TestedLayout(1, 1, 1), TestedLayout(2, 3, 1), TestedLayout(2, 2, 2)], ids=str)
+def test_three_stages_and_back(tmp_path: Path, other: TestedLayout) -> None:
+    """Four layers do not divide into them; six do."""
+    stages = TestedLayout(3, 2, 1, pipeline_parallel_size=3)
+    model = {"model": matrix_sections(stages)["model"] | {"num_layers": 6}}
+    trees = [_tree(tmp_path, "run", layout) | model for layout in (stages, other)]
+    whole = run_ranks(1, train_steps, _tree(tmp_path, "whole", ONE_RANK) | model, 6)[0]
+    seen = [
+        step
+        for tree, until in ((trees[0], 2), (trees[1], 4), (trees[0], 6))
+        for step in run_ranks(tree["launch"]["ranks_per_node"], train_steps, tree, until, until)[0]
+    ]
+    assert [loss for _, loss, _ in seen] == pytest.approx([loss for _, loss, _ in whole], abs=5e-6)
