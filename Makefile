@@ -22,8 +22,9 @@ install: $(INSTALLED) ## install gptdist and what it needs into .venv
 demo: $(INSTALLED) ## train a small model, kill it, resume it on another layout, export it
 	$(BIN)/gptdist demo
 
+# Half of a test's time is the start of processes, which keep one core busy: two files of tests at a time.
 test: $(INSTALLED) ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(INSTALLED) ## check style and types
 	$(BIN)/ruff check .
