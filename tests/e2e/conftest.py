@@ -43,9 +43,13 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 @pytest.fixture(scope="session")
-def documented(demo: tuple[Path, str]) -> Path:
-    """Return the demo's folder with the shipped configs, made small: the documents' commands run there as written."""
-    folder, _ = demo
+def documented(demo: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the demo's folder with the shipped configs, made small.
+
+    The documents' commands run there as written, and change it.
+    """
+    folder = tmp_path_factory.mktemp("documents") / "folder"
+    shutil.copytree(demo[0], folder, copy_function=shutil.copy2)
     configs = folder / "configs"
     shutil.copytree(repository() / "configs", configs)
     for path in (configs / "models").glob("*-1m.yaml"):
