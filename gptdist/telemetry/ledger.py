@@ -27,6 +27,7 @@ class Ledger:
         """Open the ledger in ``folder``; the new attempt's number is one above the highest so far."""
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / LEDGER_NAME
+        """The file."""
         self._lock = threading.Lock()  # a checkpoint may be recorded by the thread that wrote it
         content = self.path.read_bytes() if self.path.exists() else b""
         if content and not content.endswith(b"\n"):
