@@ -136,9 +136,12 @@ class ProgressHandler(logging.Handler):
     """Prints log lines above the progress bar instead of through it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one line on standard output."""
-        tqdm.write(self.format(record), file=sys.stdout)
-        sys.stdout.flush()
+        """Print one line on standard output; where that refuses, such as a file on a full disk, training goes on."""
+        try:
+            tqdm.write(self.format(record), file=sys.stdout)
+            sys.stdout.flush()
+        except OSError:
+            self.handleError(record)
 
 
 def set_up_logging(rank: int) -> None:

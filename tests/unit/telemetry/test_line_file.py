@@ -1,6 +1,7 @@
 """Lines that a disk refuses."""
 
 import json
+import logging
 import resource
 import signal
 import threading
@@ -12,7 +13,7 @@ import pytest
 
 from gptdist.telemetry import line_file
 from gptdist.telemetry.line_file import LineFile
-from gptdist.telemetry.metrics import Metrics
+from gptdist.telemetry.metrics import Metrics, set_up_logging
 
 
 @contextmanager
@@ -61,3 +62,15 @@ def test_tensorboard_ends_where_the_disk_refuses_and_training_does_not(
     assert "tensorboard: no more events in this attempt ([Errno 27] File too large" in caplog.text
     metrics.log("train", 10, {"loss": 1.0})
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 10
+
+
+def test_a_log_on_a_full_disk_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Standard output is often a file."""
+    set_up_logging(0)
+    with (tmp_path / "log").open("w") as log, files_up_to(4):
+        monkeypatch.setattr("sys.stdout", log)
+        logging.getLogger("gptdist").warning("a line that finds no room")
+        monkeypatch.undo()
+    assert "File too large" in capsys.readouterr().err

@@ -53,4 +53,3 @@ def test_other_ranks_only_warn_and_say_who_they_are(rank: int, capsys) -> None:
     logging.getLogger("gptdist.x").info("not shown")
     logging.getLogger("gptdist.x").warning("late by %d s", 3)
     assert capsys.readouterr().out == f"rank {rank}: late by 3 s\n"
-    set_up_logging(0)
