@@ -22,9 +22,10 @@ install: $(INSTALLED) ## install gptdist and what it needs into .venv
 demo: $(INSTALLED) ## train a small model, kill it, resume it on another layout, export it
 	$(BIN)/gptdist demo
 
-# Half of a test's time is the start of processes, which keep one core busy: two files of tests at a time.
+# The start of a process keeps one core busy: two files of tests at a time. What measures time comes by itself.
 test: $(INSTALLED) ## run the tests
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not alone'
+	$(BIN)/python -m pytest -m alone
 
 lint: $(INSTALLED) ## check style and types
 	$(BIN)/ruff check .

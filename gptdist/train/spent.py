@@ -38,6 +38,7 @@ def take_spent(run: Run) -> Spent:
     slowest, peak = _largest(
         [0.0 if waited is None else step_seconds - waited, peak_memory_bytes(run.device.torch_device) or 0.0], run
     )
+    run.clock.take()  # the wait for that maximum, which is no part of the steps to come
     since.restart()
     numbers = {
         "step_seconds": step_seconds,

@@ -12,6 +12,8 @@ from tests.support.jobs import open_run
 from tests.support.layouts import TestedLayout
 from tests.support.ranks import run_ranks
 
+pytestmark = pytest.mark.alone
+
 PARTS = ("data", "forward_backward", "communication", "optimizer", "other")
 SLEEP_SECONDS = 0.3
 WAIT_SHARE = 0.8
@@ -75,7 +77,7 @@ def test_time_is_found_in_the_part_that_took_it(tmp_path: Path, part: str) -> No
         assert record[f"{part}_seconds"] >= calls * SLEEP_SECONDS
         rest = [record[f"{other}_seconds"] for other in PARTS if other != part]
         assert max(rest) < calls * SLEEP_SECONDS
-        assert record["communication_seconds"] < SLEEP_SECONDS / 2, "alone, a rank waits for nobody"
+        assert record["communication_seconds"] == pytest.approx(0.0, abs=0.01)
 
 
 @pytest.mark.parametrize("layout", [TestedLayout(2, 0, 1), TestedLayout(2, 3, 1), TestedLayout(2, 1, 2)], ids=str)
@@ -84,7 +86,7 @@ def test_waiting_for_a_slower_rank_is_communication(tmp_path: Path, layout: Test
     for record in records(tree_of(tmp_path, layout), layout, 1, "data")[1:]:
         assert record["data_seconds"] < SLEEP_SECONDS, "rank 0 does not sleep"
         assert record["communication_seconds"] >= WAIT_SHARE * calls * SLEEP_SECONDS
-        assert record["slowest_rank_seconds"] >= WAIT_SHARE * calls * SLEEP_SECONDS, "rank 1 does"
+        assert record["slowest_rank_seconds"] >= calls * SLEEP_SECONDS, "rank 1 does"
         assert record["step_seconds"] - record["communication_seconds"] < record["slowest_rank_seconds"]
 
 
@@ -92,6 +94,6 @@ def test_waiting_for_a_slower_rank_is_communication(tmp_path: Path, layout: Test
 def test_what_happens_between_steps_is_no_part_of_them(tmp_path: Path, part: str) -> None:
     layout = TestedLayout(2, 1, 1)
     first, second, third = records(tree_of(tmp_path, layout), layout, 1, part)
-    assert max(first[f"{part}_seconds"], second[f"{part}_seconds"]) < SLEEP_SECONDS / 2
+    assert max(first[f"{part}_seconds"], second[f"{part}_seconds"]) < 0.1 * SLEEP_SECONDS
     assert third[f"{part}_seconds"] >= WAIT_SHARE * SLEEP_SECONDS, "rank 0 waits for rank 1 there"
     assert third["communication_seconds"] < SLEEP_SECONDS
