@@ -103,6 +103,7 @@ class Uploader:
         self._current = upload
         try:
             if self._has_uploaded(upload):
+                self._send_ledger()
                 self._prune(upload.folder)
         finally:
             self._current = None
@@ -117,7 +118,6 @@ class Uploader:
                 if is_there(self._store, upload.folder):
                     return False
                 num_bytes = send(self._store, upload.folder, upload.sent, lambda: self._is_wanted(upload))
-                send_ledger(self._store, self._ledger.path)
                 break
             except (CheckpointError, OSError) as error:
                 if not self._is_wanted(upload):
@@ -141,6 +141,12 @@ class Uploader:
         self._ledger.write(UPLOADED, step=upload.step, bytes=num_bytes, seconds=seconds, attempts=attempt)
         logger.info("step %d | uploaded to %s in %.2f s", upload.step, self._store.url, seconds)
         return True
+
+    def _send_ledger(self) -> None:
+        try:
+            send_ledger(self._store, self._ledger.path)
+        except (CheckpointError, OSError) as error:
+            logger.warning("the ledger is not uploaded: %s; it goes with the next checkpoint", error)
 
     def _is_wanted(self, upload: _Upload) -> bool:
         with self._lock:

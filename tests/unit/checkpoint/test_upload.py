@@ -10,10 +10,11 @@ import pytest
 
 from gptdist.checkpoint.after_commit import Keeper
 from gptdist.checkpoint.find import step_folders
-from gptdist.checkpoint.remote_copy import fetch, is_there
+from gptdist.checkpoint.remote_copy import RECORDS_FOLDER, fetch, is_there
 from gptdist.checkpoint.remote_store import RemoteStore
 from gptdist.config.checkpoints import CheckpointsConfig
-from gptdist.telemetry.ledger import Ledger, read_json_lines
+from gptdist.errors import StoreError
+from gptdist.telemetry.ledger import LEDGER_NAME, Ledger, read_json_lines
 from tests.support.s3_server import BUCKET, SECRET, S3Server
 from tests.support.step_folders import write_checkpoint
 
@@ -105,6 +106,26 @@ def test_a_store_that_stays_away_is_a_warning(server: S3Server, tmp_path: Path, 
     assert SECRET not in caplog.text + str(failed)
 
 
+def test_a_ledger_that_is_not_taken_is_a_warning(store: RemoteStore, tmp_path: Path, monkeypatch, caplog) -> None:
+    upload = RemoteStore.upload
+
+    def refusing(self: RemoteStore, source: Path, name: str) -> int:
+        if name == RECORDS_FOLDER:
+            raise StoreError("no room for it")
+        return upload(self, source, name)
+
+    monkeypatch.setattr(RemoteStore, "upload", refusing)
+    checkpoints = tmp_path / "checkpoints"
+    with make_keeper(checkpoints, keep={"last": 1}) as keeper:
+        for step in (10, 20):
+            keeper.after_commit(write_checkpoint(checkpoints, step))
+            keeper.finish_upload()
+    assert [step for event, step in events(checkpoints) if event == "checkpoint_uploaded"] == [10, 20]
+    assert store.step_names() == ["step_00000020"], "older ones are deleted nevertheless"
+    assert "the ledger is not uploaded: no room for it; it goes with the next checkpoint" in caplog.text
+    assert store.content(RECORDS_FOLDER, LEDGER_NAME) is None
+
+
 def test_a_start_uploads_what_is_missing_there(store: RemoteStore, tmp_path: Path) -> None:
     checkpoints = tmp_path / "checkpoints"
     folder = write_checkpoint(checkpoints, 10)
@@ -144,10 +165,7 @@ def test_the_end_of_the_run_waits_no_longer_than_it_may(
     assert events(checkpoints) == [("upload_unfinished", 10)]
     assert "the upload of step 10 did not end within 0.1 s" in caplog.text
     gate.may_pass.set()
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while ("checkpoint_uploaded", 10) not in events(checkpoints):  # the keeper waits 0.1 s only
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: store.content(RECORDS_FOLDER, LEDGER_NAME) is not None)  # the keeper waits 0.1 s only
     assert store.step_names() == ["step_00000010"]
 
 
