@@ -62,9 +62,6 @@ EXPERTS = [
 ]
 
 
-NVME = ["memory.offload_optimizer=nvme", "memory.nvme_path=/disk", "parallel.zero_stage=3"]
-
-
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -84,31 +81,6 @@ NVME = ["memory.offload_optimizer=nvme", "memory.nvme_path=/disk", "parallel.zer
         (
             ["parallel.tensor_parallel_size=8", "launch.ranks_per_node=8"],
             "(8) does not divide model.num_attention_heads (4); use one of [1, 2, 4]",
-        ),
-        (
-            ["memory.offload_optimizer=nvme", "memory.nvme_path=/disk", "parallel.zero_stage=2"],
-            "memory.offload_optimizer: nvme needs parallel.zero_stage 3, got 2; set it, or use cpu",
-        ),
-        (
-            ["memory.offload_optimizer=nvme", "parallel.zero_stage=3"],
-            "memory.nvme_path: missing; nvme needs a folder on a local disk of each machine",
-        ),
-        (
-            [*NVME, "optimizer.kind=adafactor"],
-            "memory.offload_optimizer: nvme swaps moments of each value, adafactor has few; use cpu or none",
-        ),
-        (["memory.nvme_path=/disk"], "memory.nvme_path: belongs to offload to nvme, and nothing is; remove it"),
-        (
-            [*NVME, "optimizer.moment_precision=bf16"],
-            "memory.offload_optimizer: nvme swaps weights and moments in one format, moment_precision is bf16; use",
-        ),
-        (
-            [*NVME, "optimizer.kind=muon"],
-            "memory.offload_optimizer: muon puts matrices together on the device; use adamw or lion, or none",
-        ),
-        (
-            ["memory.offload_parameters=nvme", "memory.nvme_path=/disk", "parallel.zero_stage=2"],
-            "memory.offload_parameters: needs parallel.zero_stage 3, got 2; set it, or none",
         ),
         (
             ["memory.offload_optimizer=cpu", "parallel.zero_stage=0"],
@@ -341,11 +313,6 @@ NVME = ["memory.offload_optimizer=nvme", "memory.nvme_path=/disk", "parallel.zer
 )
 def test_one_mistake_one_line(tmp_path: Path, overrides: list[str], message: str) -> None:
     assert any(message in line for line in _problems(tmp_path, overrides)), _problems(tmp_path, overrides)
-
-
-def test_what_is_refused_of_nvme_has_a_legal_neighbour(tmp_path: Path) -> None:
-    for legal in (NVME, [*NVME, "optimizer.kind=lion", "memory.offload_parameters=nvme"]):
-        load_config(RunConfig, _write(tmp_path), legal)
 
 
 def test_all_mistakes_at_once(tmp_path: Path) -> None:
