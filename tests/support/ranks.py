@@ -94,6 +94,8 @@ def _rank(rank: int, world_size: int, store: str, send: Connection, function: An
         import torch
         import torch.distributed as dist
 
+        import tests.support.preload  # noqa: F401 - not there if another test has started the fork server
+
         torch.set_num_threads(1)
         dist.init_process_group(
             "gloo", init_method=store, rank=rank, world_size=world_size, timeout=timedelta(seconds=60)
