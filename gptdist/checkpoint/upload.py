@@ -102,21 +102,26 @@ class Uploader:
     def _work(self, upload: _Upload) -> None:
         self._current = upload
         try:
-            if self._has_uploaded(upload):
+            if self._has_arrived(upload):
                 self._send_ledger()
                 self._prune(upload.folder)
         finally:
             self._current = None
             upload.close()
 
-    def _has_uploaded(self, upload: _Upload) -> bool:
-        """Upload with as many attempts as the config says; a failure is told, never raised: training goes on."""
+    def _has_arrived(self, upload: _Upload) -> bool:
+        """Upload with as many attempts as the config says; a failure is told, never raised: training goes on.
+
+        What is there already may be of an attempt that was killed before it could write ``latest`` or the ledger.
+        """
         begin, wait_seconds = time.monotonic(), self._config.retry_seconds
         for attempt in range(1, self._config.upload_attempts + 1):
             try:
                 self._remove_left_behind()
                 if is_there(self._store, upload.folder):
-                    return False
+                    if self._is_wanted(upload) and self._store.latest() != upload.folder.name:
+                        self._store.point_latest(upload.folder.name)
+                    return self._is_wanted(upload)
                 num_bytes = send(self._store, upload.folder, upload.sent, lambda: self._is_wanted(upload))
                 break
             except (CheckpointError, OSError) as error:

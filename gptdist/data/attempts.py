@@ -135,19 +135,26 @@ def read_attempts(run: Path) -> list[Attempt]:
         number = int(record.get("attempt", 0))
         steps[number] = max(steps.get(number, 0), int(record.get("step", 0)))
     ended = {int(event.get("attempt", 0)) for event in events if event.get("event") in _ENDS}
-    return [_attempt(run / LEDGER_NAME, start, steps, has_ended=start.get("attempt") in ended) for start in starts]
+    newest = max(int(start["attempt"]) for start in starts)
+    first_logged_here = min((int(row.get("attempt", 0)) for row in rows), default=newest)
+    attempts = []
+    for start in starts:
+        number = int(start["attempt"])
+        config = RunConfig.from_tree(start["config"], origin=f"{run / LEDGER_NAME}: attempt {number}")
+        last = recorded = steps[number]
+        if number not in ended:
+            last = (_next_record if number >= first_logged_here else _unsaved)(recorded, config)
+        attempts.append(_attempt(start, config, recorded, last))
+    return attempts
 
 
-def _attempt(ledger: Path, start: Mapping[str, Any], steps: Mapping[int, int], *, has_ended: bool) -> Attempt:
-    number = int(start["attempt"])
-    config = RunConfig.from_tree(start["config"], origin=f"{ledger}: attempt {number}")
-    recorded = steps[number]
+def _attempt(start: Mapping[str, Any], config: RunConfig, recorded: int, last: int) -> Attempt:
     return Attempt(
-        number=number,
+        number=int(start["attempt"]),
         first_step=int(start["step"]),
         consumed_samples=int(start["consumed_samples"]),
         recorded_step=recorded,
-        last_step=recorded if has_ended else _next_record(recorded, config),
+        last_step=last,
         world_size=int(start["world_size"]),
         config=config,
         data_fingerprints=start["data_fingerprints"],
@@ -158,6 +165,15 @@ def _next_record(recorded: int, config: RunConfig) -> int:
     """Return the next step that would have been logged: without its record, it or one before it was the last."""
     every = config.intervals.log_steps if recorded else 1  # the first step of a run always is
     return min(config.training.train_steps, (recorded // every + 1) * every)
+
+
+def _unsaved(recorded: int, config: RunConfig) -> int:
+    """Return the last step that leaves no record in the ledger alone, which is all that came from another machine.
+
+    One save may be under way behind the last recorded one, and the steps up to the next are done meanwhile.
+    """
+    every = config.intervals.save_steps
+    return min(config.training.train_steps, (recorded // every + 2) * every)
 
 
 def attempt_of_step(run: Path, attempts: list[Attempt], step: int, number: int | None = None) -> Attempt:

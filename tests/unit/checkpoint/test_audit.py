@@ -175,6 +175,21 @@ def test_an_unrecorded_checkpoint_is_believed_of_a_killed_attempt_only(tmp_path:
     assert "goes on from step 15 of attempt 1, of which no checkpoint is recorded" in _verdict(ended.run)
 
 
+@pytest.mark.parametrize("has_metrics", [True, False])
+def test_of_an_attempt_elsewhere_only_the_ledger_came(tmp_path: Path, *, has_metrics: bool) -> None:
+    """Its second checkpoint was on the disk, and was gone on from, before the ledger could have a line of it."""
+    made = MadeRun(tmp_path)
+    every = {"save_steps": 10, "log_steps": 1}
+    made.saved(made.start(0, 0, None, intervals=every), 10, 80)
+    made.saved(made.start(20, 160, 1, intervals=every), 30, 240)
+    made.start(30, 240, 2, intervals=every)
+    if has_metrics:
+        made.logged(3, 31, 248)
+    assert _verdict(made.run).startswith("PASS")
+    made.start(60, 480, 2, intervals=every)
+    assert "attempt 2: came to step 30, and step 60 was gone on from" in _verdict(made.run)
+
+
 def test_records_that_contradict_the_schedule_are_named(tmp_path: Path) -> None:
     made, ledger = _begun(tmp_path)
     made.logged(1, 20, 168)

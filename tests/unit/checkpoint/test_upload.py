@@ -136,6 +136,22 @@ def test_a_start_uploads_what_is_missing_there(store: RemoteStore, tmp_path: Pat
     assert events(checkpoints) == [("checkpoint_uploaded", 10)]
 
 
+def test_a_start_ends_an_upload_that_was_killed_behind_the_manifest(store: RemoteStore, tmp_path: Path) -> None:
+    """Only ``latest`` and the ledger were missing: nothing is sent twice, and both are there afterwards."""
+    checkpoints = tmp_path / "checkpoints"
+    folder = write_checkpoint(checkpoints, 20)
+    with make_keeper(checkpoints) as keeper:
+        keeper.after_resume(20)
+    store.point_latest("step_00000010")
+    store.remove_file(RECORDS_FOLDER, LEDGER_NAME)
+    with make_keeper(checkpoints) as keeper:
+        keeper.after_resume(20)
+    assert store.latest() == "step_00000020"
+    assert store.content(RECORDS_FOLDER, LEDGER_NAME) == (tmp_path / LEDGER_NAME).read_bytes()
+    assert events(checkpoints) == [("checkpoint_uploaded", 20)]
+    assert is_there(store, folder)
+
+
 def test_a_newer_one_takes_the_place_of_one_that_waits(store: RemoteStore, tmp_path: Path, monkeypatch, caplog) -> None:
     caplog.set_level("INFO")
     gate = Gate(store, monkeypatch)
