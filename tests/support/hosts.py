@@ -276,7 +276,7 @@ class Cluster:
 
     def crash(self, host: str) -> None:
         """Switch a host off: its processes are gone, and none of its peers is told."""
-        self.cut(host)
+        self._ip(self._switch_pid, f"link del to-{host}")
         self._power_off(host)
 
     def limit(self, host: str, *, delay_ms: float = 0, mbit_per_second: float | None = None) -> None:
