@@ -6,8 +6,20 @@ Text of each: ``<config path | file | rank and step>: <the fact, with values>; <
 
 from collections.abc import Iterable
 
+EXIT_DONE = 0
+EXIT_FAILED = 1
 EXIT_USER_ERROR = 2
-"""Exit status of every command where the input has to be mended."""
+"""Exit status of every command where the input has to be mended: the same command would fail again."""
+
+EXIT_STOPPED = 3
+"""A run was stopped by a person, and is saved: by Ctrl-C, or by a file ``STOP`` in its folder."""
+
+EXIT_REQUEUE = 75
+"""A run was stopped by its scheduler or by its time limit, and is saved: the same command goes on. EX_TEMPFAIL of
+sysexits.h."""
+
+EXIT_STALLED = 76
+"""A run made no progress and was ended by the watchdog."""
 
 
 class GptDistError(Exception):
@@ -31,6 +43,10 @@ class ConfigError(GptDistError):
     def problems(self) -> tuple[str, ...]:
         """The lines to show, one for each problem."""
         return self._problems
+
+
+class LaunchError(ConfigError):
+    """Hosts, variables of a launcher, or programs that a launch needs are missing or contradict each other."""
 
 
 class DataError(GptDistError):

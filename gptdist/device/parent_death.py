@@ -8,6 +8,8 @@ import ctypes
 import os
 import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
@@ -15,6 +17,8 @@ PR_SET_PDEATHSIG = 1
 
 INIT_PID = 1
 """The process that orphans are given to."""
+
+_LOOK_SECONDS = 1.0
 
 
 def die_with_parent(parent: int) -> None:
@@ -35,3 +39,18 @@ def die_with_torchrun() -> None:
     if parent == INIT_PID and b"torch" not in Path(f"/proc/{INIT_PID}/cmdline").read_bytes():
         os.kill(os.getpid(), signal.SIGKILL)
     die_with_parent(parent)
+
+
+def die_with_mpirun() -> None:
+    """Kill this process within a second after the one that started it is gone, be that mpirun or its daemon on a host.
+
+    Not by the kernel as above: it watches the thread that has started a process, and Open MPI's thread ends first.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK_SECONDS)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="watch-mpirun", daemon=True).start()

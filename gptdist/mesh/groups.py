@@ -107,7 +107,11 @@ def make_mesh(layout: Layout, timeout: timedelta) -> Mesh:
 
 
 def destroy_mesh() -> None:
-    """Forget all process groups. Collective: every rank calls it."""
+    """Forget all process groups, once every rank is here. Collective: every rank calls it.
+
+    A rank that ends with a status for "run it again" makes mpirun kill the others, who may still be writing.
+    """
+    dist.barrier()
     parallel_state.destroy_model_parallel()
     dist.destroy_process_group()
 

@@ -1,4 +1,4 @@
-"""One rank of a training run: ``python -m gptdist.train CONFIG [key=value …]``, started by torchrun."""
+"""One rank of a training run: ``python -m gptdist.train CONFIG [key=value …]``, started by torchrun, mpirun or srun."""
 
 import contextlib
 import os
@@ -9,9 +9,10 @@ from pathlib import Path
 
 from gptdist.config.load import read_config
 from gptdist.config.run import RunConfig
-from gptdist.device.parent_death import die_with_torchrun
+from gptdist.device.parent_death import die_with_mpirun, die_with_torchrun
+from gptdist.device.rank_environment import rank_environment
 from gptdist.device.swapping import swap_problems
-from gptdist.errors import EXIT_USER_ERROR, ConfigError, GptDistError
+from gptdist.errors import EXIT_USER_ERROR, ConfigError, GptDistError, LaunchError
 from gptdist.telemetry.metrics import set_up_logging
 
 
@@ -66,5 +67,19 @@ def _run(config: RunConfig, rank: int) -> None:
         lock.close()
 
 
+def start(arguments: list[str]) -> int:
+    """Find out which rank this is, and be it."""
+    try:
+        added = rank_environment(os.environ, parent=os.getppid())
+    except LaunchError as error:
+        for line in error.problems:
+            print(f"gptdist: error: {line}", file=sys.stderr)  # noqa: T201 - the outermost frame of a rank
+        return EXIT_USER_ERROR
+    if added:
+        os.environ.update(added)
+        die_with_mpirun()
+    return main(arguments)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(start(sys.argv[1:]))
