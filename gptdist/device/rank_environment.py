@@ -62,9 +62,7 @@ def rank_environment(environment: Mapping[str, str], *, parent: int) -> dict[str
     if not 0 <= rank < size:
         problems.append(f"{counting.rank}: {rank} is no rank of {counting.size}={size}; {_START_AGAIN}")
     if not 0 <= local_rank <= rank:  # launchers number hosts' ranks in the order of all ranks
-        problems.append(
-            f"{counting.local_rank}: {local_rank} cannot be rank {rank}'s place on its host; {_START_AGAIN}"
-        )
+        problems.append(f"{counting.local_rank}: {local_rank} is no place of rank {rank} on its host; {_START_AGAIN}")
     added = {name: str(number) for name, number in numbers.items()}
     # RANK alone is not believed of srun: variables of the surrounding job script are inherited by all below it.
     if "RANK" in environment and counting is SLURM:
