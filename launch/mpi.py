@@ -5,16 +5,14 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from gptdist.config.run import RunConfig
 from gptdist.device.parent_death import die_with_parent
 from gptdist.errors import EXIT_DONE, EXIT_FAILED, EXIT_REQUEUE, EXIT_STOPPED, EXIT_USER_ERROR, LaunchError
-from launch.job import NodeCommand
+from launch.job import Job, NodeCommand
 
 KILL_SECONDS = 5
 """From mpirun's SIGTERM to its SIGKILL; it always waits so long, twice, once a rank has failed."""
@@ -44,19 +42,16 @@ class Hosts:
         return bad
 
 
-def mpi_command(
-    config: RunConfig, config_path: Path, words: Sequence[str], *, hosts: Hosts, cores: int, as_root: bool
-) -> NodeCommand:
-    """Return the command that trains ``config`` under mpirun.
+def mpi_command(job: Job, *, hosts: Hosts, cores: int, as_root: bool) -> NodeCommand:
+    """Return the command that trains ``job`` under mpirun.
 
     Args:
-        config: the resolved config.
-        config_path: file it was read from; the ranks read it again.
-        words: ``key=value`` overrides.
+        job: what the ranks run.
         hosts: where to.
         cores: processor cores of a host, to share out between its ranks.
         as_root: whether the user is root, whom mpirun refuses without being told.
     """
+    config = job.config
     ranks = config.launch.ranks_per_node
     threads = config.launch.threads_per_rank or max(1, cores // ranks)
     settings = {"OMP_NUM_THREADS": str(threads)}
@@ -83,7 +78,7 @@ def mpi_command(
     ]
     for name, value in settings.items():
         argv += ["-x", f"{name}={value}"]
-    return NodeCommand((*argv, sys.executable, "-m", "gptdist.train", str(config_path), *words), ())
+    return NodeCommand((*argv, sys.executable, "-m", job.module, str(job.config_path), *job.words), ())
 
 
 def check_mpirun() -> None:

@@ -15,6 +15,7 @@ from gptdist.checkpoint.hold import hold
 from gptdist.checkpoint.manifest import read_manifest
 from gptdist.config.run import RunConfig
 from gptdist.errors import CheckpointError, DataError, TrainingError
+from launch.job import Job
 from launch.local import local_command, run_local
 from launch.resume_plan import Plan, check_plan_data, make_plan
 from launch.verdict import Findings
@@ -80,9 +81,14 @@ def _replay(plan: Plan, scratch: Path) -> dict[str, Any]:
         YAML(typ="safe", pure=True).dump(config.tree(), file)
     words = [str(plan.until), str(report), *([str(plan.saved)] if plan.is_whole else [])]
     cores = len(os.sched_getaffinity(0))
-    status = run_local(local_command(config, path, words, cores=cores, module="gptdist.train.replay"))
-    if status or not report.exists():
-        raise TrainingError(f"resume-check: the ranks ended with status {status} before the replay was done; see above")
+    job = Job(config, path, tuple(words), module="gptdist.train.replay")
+    outcome = run_local(job, local_command(job, cores=cores))
+    if outcome.status or not report.exists():
+        first = outcome.first_failure
+        said = f" ({first.heading()}: {first.text.splitlines()[-1]})" if first is not None else ""
+        raise TrainingError(
+            f"resume-check: the ranks ended with status {outcome.status} before the replay was done{said}"
+        )
     return dict(json.loads(report.read_text()))
 
 

@@ -114,7 +114,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     warnings.filterwarnings("ignore")
     from gptdist.device.device import choose_device
-    from gptdist.train.evaluate import evaluate, perplexity
+    from gptdist.train.evaluate import EvaluationOptions, evaluate, perplexity
     from gptdist.train.inference import load_model, single_process_mesh
 
     mesh = single_process_mesh()
@@ -123,10 +123,12 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         model,
         sources,
         mesh,
-        micro_batch_size=config.batch.micro_batch_size,
-        token_bytes=tokenizer.token_byte_lengths(),
-        rules=SampleRules.of(config.data, tokenizer),
-        device=choose_device(arguments.device, "fp32", 0).torch_device,
+        EvaluationOptions(
+            config.batch.micro_batch_size,
+            tokenizer.token_byte_lengths(),
+            choose_device(arguments.device, "fp32", 0).torch_device,
+            SampleRules.of(config.data, tokenizer),
+        ),
     )
     if arguments.json:
         print(json.dumps({"checkpoint": str(folder), "step": reader.manifest.step, **dataclasses.asdict(found)}))

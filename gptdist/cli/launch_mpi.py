@@ -20,15 +20,13 @@ def add(backends: Any) -> None:
 def _mpi(arguments: argparse.Namespace) -> int:
     import os
 
-    from gptdist.cli.launch_checks import check_run, config_for
+    from launch.checks import check_run, read_job
     from launch.mpi import Hosts, check_mpirun, mpi_command, run_mpi
 
     hosts = Hosts(arguments.nodes, arguments.hostfile, arguments.head)
-    config = config_for(arguments.config, arguments.overrides, nodes=hosts.nodes, others=hosts.problems())
+    job = read_job(arguments.config, arguments.overrides, nodes=hosts.nodes, others=hosts.problems())
     command = mpi_command(
-        config,
-        arguments.config,
-        arguments.overrides,
+        job,
         hosts=hosts,
         cores=len(os.sched_getaffinity(0)),
         as_root=os.geteuid() == 0,
@@ -37,5 +35,5 @@ def _mpi(arguments: argparse.Namespace) -> int:
         print(command.shell_line())
         return 0
     check_mpirun()
-    check_run(config)
+    check_run(job.config, print)
     return run_mpi(command)

@@ -13,6 +13,7 @@ from gptdist.config.checkpoints import CheckpointsConfig
 from gptdist.config.data import DataConfig
 from gptdist.config.data_stages import stage_problems
 from gptdist.config.guards import GuardsConfig
+from gptdist.config.launch import LaunchConfig
 from gptdist.config.memory import MemoryConfig
 from gptdist.config.model import ModelConfig
 from gptdist.config.optimization import OptimizerConfig, ScheduleConfig
@@ -114,24 +115,6 @@ class IntervalsConfig(Section):
         """Return every interval below 1."""
         return [
             f"intervals.{name}: must be at least 1, got {value}"
-            for name, value in self.tree().items()
-            if value is not None and value < 1
-        ]
-
-
-class LaunchConfig(Section):
-    """How many processes, and with how many threads each."""
-
-    ranks_per_node: int = 1
-    """Processes on each machine: one for each GPU, or a few on CPU."""
-
-    threads_per_rank: int | None = None
-    """CPU threads of each process; default: the machine's cores shared out."""
-
-    def problems(self) -> list[str]:
-        """Return every value below 1."""
-        return [
-            f"launch.{name}: must be at least 1, got {value}"
             for name, value in self.tree().items()
             if value is not None and value < 1
         ]

@@ -2,11 +2,13 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import torch
 from torch._C._distributed_c10d import Work
+
+from gptdist.telemetry.heartbeat import Phase
 
 Part = Literal["data", "forward_backward", "communication", "optimizer", "evaluation", "checkpoint"]
 
@@ -14,6 +16,9 @@ WHOLE: tuple[Part, ...] = ("evaluation", "checkpoint")
 """Parts between steps; what happens within them is theirs, waits for other ranks included."""
 
 _ON_HOST: tuple[Part, ...] = ("data", *WHOLE)
+
+_NO_WORK: tuple[Part | None, ...] = (None, "communication", *WHOLE)
+"""Parts that say nothing of how fast this rank is."""
 
 
 class StepClock:
@@ -23,13 +28,15 @@ class StepClock:
     stream, which are read with ``take`` and make nothing wait before.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        """Time the work of ``device``."""
+    def __init__(self, device: torch.device, tell: Callable[[Phase], None] = lambda _: None) -> None:
+        """Time the work of ``device``; ``tell`` hears of each part that begins or is come back to."""
+        self._tell = tell
         self._on_gpu = device.type == "cuda"
         self._seconds: dict[Part, float] = {}
         self._events: list[tuple[Part, Part | None, Any, Any]] = []
         self._open: list[Part] = []
         self._sees_waits = False
+        self._work_seconds = 0.0
 
     @contextlib.contextmanager
     def part(self, name: Part) -> Iterator[None]:
@@ -39,6 +46,7 @@ class StepClock:
             yield
             return
         self._open.append(name)
+        self._tell(name)
         begin: Any = None
         if self._on_gpu and name not in _ON_HOST:
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -48,6 +56,7 @@ class StepClock:
             yield
         finally:
             self._open.pop()
+            self._tell(outer or "step")
             if begin is None:
                 self._add(name, outer, time.perf_counter() - started)
             else:
@@ -91,7 +100,16 @@ class StepClock:
         self._seconds.clear()
         return taken
 
+    def take_work_seconds(self) -> float:
+        """Return the seconds since the last call in which this rank was at work on steps, not waiting for others.
+
+        On a GPU they come with ``take``, and the waits of its stream are among them.
+        """
+        taken, self._work_seconds = self._work_seconds, 0.0
+        return taken
+
     def _add(self, name: Part, outer: Part | None, seconds: float) -> None:
+        self._work_seconds += (name not in _NO_WORK) * seconds - (outer not in _NO_WORK) * seconds
         self._seconds[name] = self._seconds.get(name, 0.0) + seconds
         if outer is not None:
             self._seconds[outer] = self._seconds.get(outer, 0.0) - seconds

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +11,7 @@ from typing import Any, Self
 from tqdm import tqdm
 
 from gptdist.telemetry.line_file import LineFile
+from gptdist.telemetry.rank_log import open_log
 from gptdist.telemetry.wandb_run import WandbRun
 
 logger = logging.getLogger(__name__)
@@ -144,13 +146,18 @@ class ProgressHandler(logging.Handler):
             self.handleError(record)
 
 
-def set_up_logging(rank: int) -> None:
-    """Show information from rank 0, and warnings of every rank with its number."""
-    handler = ProgressHandler()
+def set_up_logging(rank: int, folder: Path | None = None) -> None:
+    """Show information from rank 0, and warnings of every rank with its number; in ``folder`` each has it all."""
+    shown: logging.Handler = ProgressHandler()
+    if folder is not None and rank != 0:
+        console = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")  # what is printed goes elsewhere
+        shown = logging.StreamHandler(console)
     form = "%(message)s" if rank == 0 else f"rank {rank}: %(message)s"
-    handler.setFormatter(logging.Formatter(form))
+    shown.setFormatter(logging.Formatter(form))
+    shown.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+    handlers = [shown] if folder is None else [shown, open_log(folder, rank)]
     for name in ("gptdist", "data_prep", "launch"):
         log = logging.getLogger(name)
-        log.handlers = [handler]
+        log.handlers = list(handlers)
         log.propagate = False
-        log.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+        log.setLevel(logging.INFO if rank == 0 or folder is not None else logging.WARNING)

@@ -47,6 +47,7 @@ from gptdist.model.gpt import LanguageModel, transformer_config
 from gptdist.model.norms import sum_partial_gradients
 from gptdist.model.parameters import LocalParameter, initialise, local_parameters
 from gptdist.telemetry.clock import StepClock
+from gptdist.telemetry.heartbeat import Heartbeat
 from gptdist.telemetry.ledger import Ledger
 from gptdist.telemetry.metrics import Metrics
 from gptdist.telemetry.wandb_run import WandbRun
@@ -83,12 +84,16 @@ def join(config: RunConfig, local_rank: int) -> tuple[Mesh, Device]:
     return make_mesh(Layout.of(config.parallel, dist.get_world_size()), timeout), device
 
 
-def build(config: RunConfig, mesh: Mesh, device: Device, stop_signal: StopSignal) -> Run:
+def build(
+    config: RunConfig, mesh: Mesh, device: Device, stop_signal: StopSignal, heartbeat: Heartbeat | None = None
+) -> Run:
     """Build everything and restore the newest whole checkpoint of the run's folder. Collective: every rank calls it.
 
     Raises:
         GptDistError: data, tokenizer or checkpoint do not fit, or a source would be read too often, on every rank.
     """
+    heartbeat = heartbeat or Heartbeat(None, mesh.rank)
+    heartbeat.enter("build")
     tokenizer = check_tokenizer(config)
     data = TrainingData(config)
     validation = validation_sources(config)
@@ -128,7 +133,8 @@ def build(config: RunConfig, mesh: Mesh, device: Device, stop_signal: StopSignal
         rules=SampleRules.of(config.data, tokenizer),
         identity=identity,
         state=state,
-        clock=StepClock(device.torch_device),
+        clock=StepClock(device.torch_device, heartbeat.enter),
+        heartbeat=heartbeat,
         stop_signal=stop_signal,
         sampler=Sampler.of(config, tokenizer),
         peak_flops=peak[0] if peak else None,

@@ -4,7 +4,8 @@ Nothing of the training is touched: no random numbers are drawn, and the model c
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -17,8 +18,6 @@ from gptdist.data.sources import ValidationSource
 from gptdist.errors import DataError
 from gptdist.mesh.groups import Mesh
 from gptdist.train.pipeline import Stage
-
-_ALL_COUNTS = SampleRules()
 
 _LARGEST_EXPONENT = 709.0
 """e to this power is about the largest float."""
@@ -75,20 +74,37 @@ class Evaluation:
         return numbers
 
 
+class EvaluationStoppedError(Exception):
+    """An evaluation was broken off, on every rank."""
+
+
 def perplexity(loss: float) -> float:
     """Return e^loss of a mean cross-entropy in nats a token; infinite where no float is large enough."""
     return math.exp(loss) if loss < _LARGEST_EXPONENT else math.inf
 
 
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How to measure; nothing of it changes the numbers but ``rules`` and ``token_bytes``."""
+
+    micro_batch_size: int
+    """Windows in one forward."""
+
+    token_bytes: np.ndarray
+    """UTF-8 bytes that each token id stands for."""
+
+    device: torch.device
+    """Where the model is."""
+
+    rules: SampleRules = field(default_factory=SampleRules)
+    """What to make of the tokens."""
+
+    goes_on: Callable[[], bool] = lambda: True
+    """Asked before each batch, and of one mind on all ranks."""
+
+
 def evaluate(
-    model: nn.Module | Stage,
-    sources: list[ValidationSource],
-    mesh: Mesh,
-    *,
-    micro_batch_size: int,
-    token_bytes: np.ndarray,
-    device: torch.device,
-    rules: SampleRules = _ALL_COUNTS,
+    model: nn.Module | Stage, sources: list[ValidationSource], mesh: Mesh, options: EvaluationOptions
 ) -> Evaluation:
     """Measure ``model`` on all windows of ``sources``; replicas share the work. Collective: every rank calls it.
 
@@ -97,27 +113,18 @@ def evaluate(
             on a stage of a pipeline that is not the last.
         sources: windows to predict; those with a weight make the loss of the whole.
         mesh: the ranks that take part.
-        micro_batch_size: windows in one forward.
-        token_bytes: UTF-8 bytes that each token id stands for.
-        device: where the model is.
-        rules: what to make of the tokens.
+        options: how.
+
+    Raises:
+        EvaluationStoppedError: ``options.goes_on`` said no, on every rank.
     """
     was_training = model.training
     model.eval()
-    with torch.no_grad():
-        found = tuple(
-            _evaluate_source(
-                model,
-                source,
-                mesh,
-                micro_batch_size,
-                token_bytes=token_bytes,
-                device=device,
-                rules=rules,
-            )
-            for source in sources
-        )
-    model.train(was_training)
+    try:
+        with torch.no_grad():
+            found = tuple(_evaluate_source(model, source, mesh, options) for source in sources)
+    finally:
+        model.train(was_training)
     mixed = [(source.weight, one) for source, one in zip(sources, found, strict=True) if source.weight]
     loss = sum(weight * one.loss for weight, one in mixed)
     bytes_per_token = sum(weight * one.text_bytes / one.tokens for weight, one in mixed)
@@ -125,29 +132,25 @@ def evaluate(
 
 
 def _evaluate_source(
-    model: nn.Module | Stage,
-    source: ValidationSource,
-    mesh: Mesh,
-    micro_batch_size: int,
-    *,
-    token_bytes: np.ndarray,
-    device: torch.device,
-    rules: SampleRules,
+    model: nn.Module | Stage, source: ValidationSource, mesh: Mesh, options: EvaluationOptions
 ) -> SourceEvaluation:
+    micro_batch_size, device = options.micro_batch_size, options.device
     count, replicas = len(source.first_tokens), mesh.layout.data_parallel_size
     stride = micro_batch_size * replicas
     totals = torch.zeros(3, dtype=torch.float64)
     for base in range(0, count, stride):
+        if not options.goes_on():
+            raise EvaluationStoppedError
         begin = base + mesh.place.dp_rank * micro_batch_size
         mine = max(0, min(micro_batch_size, count - begin))
         # A rank that has nothing left runs along on the first window: under ZeRO-3 a forward is a collective.
         rows = source.rows(begin, mine) if mine else source.rows(0, 1)
-        batch = Batch.of(rows, device, rules, mesh.context_part)
+        batch = Batch.of(rows, device, options.rules, mesh.context_part)
         loss = model(batch.tokens, batch.positions(), batch.attention_mask(), labels=batch.labels)
         if mine:
             nats = loss.item() * batch.labels.numel()
             counted = batch.labels[batch.labels >= 0].cpu().numpy()
-            text_bytes = int(token_bytes[counted].sum())
+            text_bytes = int(options.token_bytes[counted].sum())
             totals += torch.tensor([nats, counted.size, text_bytes], dtype=torch.float64)
     if mesh.layout.num_copies > 1:
         summed = totals.to(device)

@@ -9,11 +9,12 @@ import torch.distributed as dist
 from gptdist.checkpoint.manifest import Progress
 from gptdist.checkpoint.proof import ledger_facts
 from gptdist.data.batches import Batch, cut_rows
+from gptdist.mesh.groups import max_over_ranks
 from gptdist.model.arithmetic import flops_per_token
 from gptdist.telemetry.profile import StepProfiler
 from gptdist.train.drift import check_equal_weights
 from gptdist.train.early_stopping import has_ended, note_evaluation, tell_end
-from gptdist.train.evaluate import evaluate
+from gptdist.train.evaluate import EvaluationOptions, EvaluationStoppedError, evaluate
 from gptdist.train.masking import mean_factor
 from gptdist.train.prove import proof_now
 from gptdist.train.randomness import seed_micro_batch
@@ -23,28 +24,31 @@ from gptdist.train.samples import log_samples
 from gptdist.train.schedule import Position, learning_rate
 from gptdist.train.skip import guarded_update, record_skip
 from gptdist.train.spent import take_spent
+from gptdist.train.stop_signal import StopReason
 
 logger = logging.getLogger(__name__)
 
 
-def train(run: Run) -> bool:
-    """Step until ``train_steps``, a stop signal, or no more progress in validation; return whether the run is done.
+def train(run: Run) -> StopReason:
+    """Step until ``train_steps``, a request to stop, or no more progress in validation; return why before the end.
 
-    Collective: every rank calls it.
+    ``StopReason.NONE`` is a run that is done. Collective: every rank calls it.
     """
     state, every = run.state, run.config.intervals
     train_steps = run.config.training.train_steps
     if has_ended(run):
         tell_end(run, now=False)
-        return True
+        return StopReason.NONE
     profiler = StepProfiler(run.config.folder, run.config.telemetry.profile_steps, run.mesh.rank)
+    # A run that was stopped in an evaluation begins with it.
+    stopping, ends_early = _measure(run, agreed_reason(run), is_resumed=True)
     state.since.restart()
-    while state.step < train_steps:
+    while state.step < train_steps and not (stopping or ends_early):
         with profiler.step(state.step + 1):
             result = train_step(run)
         state.advance(result)
-        if run.mesh.is_lead:
-            _tell_repetition(run, result.samples)
+        run.heartbeat.step_done(state.step, run.clock.take_work_seconds())
+        _tell_repetition(run, result.samples)
 
         is_last = state.step == train_steps
         if state.step == 1 or state.step % every.log_steps == 0 or is_last or result.refusal is not None:
@@ -52,27 +56,45 @@ def train(run: Run) -> bool:
         record_skip(run, result)
         has_rewound = rewind_if_needed(run, result)
         is_last = is_last and not has_rewound
-        is_evaluated = state.step % every.eval_steps == 0 and not has_rewound
         if state.step % every.check_steps == 0 or is_last:
             check_equal_weights(run.parameters, run.mesh, state.step, run.engine.stage.shared_embedding)
-        if is_evaluated or is_last:
-            with run.clock.part("evaluation"):
-                log_evaluation(run)
-        with run.clock.part("evaluation"):
-            log_samples(run, is_last=is_last)
-        ends_early = is_evaluated and note_evaluation(run)
-        if result.stopping or is_last or ends_early or has_rewound or state.step % every.save_steps == 0:
+        stopping = result.stopping
+        if not has_rewound:
+            stopping, ends_early = _measure(run, stopping)
+        is_final = bool(stopping) or is_last or ends_early
+        if is_final or has_rewound or state.step % every.save_steps == 0:
             with run.clock.part("checkpoint"):
-                save(run, is_final=result.stopping or is_last or ends_early)
-        if ends_early:
-            tell_end(run, now=True)
-            break
-        if result.stopping and not is_last:
-            logger.warning("stopped after step %d on request; the same command resumes", state.step)
-            profiler.close(state.step)
-            return False
+                save(run, is_final=is_final)
     profiler.close(state.step)
-    return True
+    if ends_early:
+        tell_end(run, now=True)
+    elif stopping and (state.step < train_steps or state.validation_step != state.step):
+        if run.mesh.is_lead:
+            logger.warning("stopped after step %d by %s; the same command resumes", state.step, stopping.text)
+        return stopping
+    return StopReason.NONE
+
+
+def agreed_reason(run: Run) -> StopReason:
+    """Return why any rank was asked to stop, if one was. Collective: every rank calls it."""
+    return StopReason(max_over_ranks(run.stop_signal.reason))
+
+
+def _measure(run: Run, stopping: StopReason, *, is_resumed: bool = False) -> tuple[StopReason, bool]:
+    """Evaluate and write texts where that is due, as long as nobody asks to stop.
+
+    Returns why it was broken off, if it was, and whether the validation loss ends the run. Collective: every rank calls
+    it.
+    """
+    state, every = run.state, run.config.intervals
+    is_last, is_counted = state.step == run.config.training.train_steps, state.step % every.eval_steps == 0
+    is_due = (is_counted or is_last) and state.step > 0 and not (is_resumed and state.validation_step == state.step)
+    with run.clock.part("evaluation"):
+        if is_due:
+            stopping = log_evaluation(run)
+        if not stopping and not is_resumed:
+            log_samples(run, is_last=is_last)
+    return stopping, is_due and is_counted and not stopping and note_evaluation(run)
 
 
 def train_step(run: Run) -> StepResult:
@@ -90,7 +112,8 @@ def train_step(run: Run) -> StepResult:
     run.engine.set_learning_rate(lr)
     run.engine.set_batch_size(samples)
     seq_length = config.seq_lengths.at(state.consumed_samples)
-    total = torch.zeros(4, dtype=torch.float64)
+    # Losses, how many ranks were asked to stop for each reason, and what has become of the save under way.
+    total = torch.zeros(3 + len(StopReason), dtype=torch.float64)
     with run.clock.part("data"):
         factor = mean_factor(run)
 
@@ -106,14 +129,14 @@ def train_step(run: Run) -> StepResult:
         total[0] = run.engine.run_micro_batches(run.num_micro_batches, load, factor)
     ranks_with_loss = run.mesh.layout.world_size // run.mesh.layout.pipeline_parallel_size
     total[0] /= run.num_micro_batches * ranks_with_loss
-    total[1] = run.stop_signal.was_seen
-    total[2:] = torch.tensor(run.saver.standing())
+    total[1 + run.stop_signal.reason] = 1.0
+    total[-2:] = torch.tensor(run.saver.standing())
     if run.mesh.layout.world_size > 1:
         summed = total.to(run.device.torch_device)
         dist.all_reduce(summed)
         total = summed.cpu()
     with run.clock.part("checkpoint"):
-        run.saver.hear(total[2:].tolist())
+        run.saver.hear(total[-2:].tolist())
     with run.clock.part("optimizer"):
         verdict = guarded_update(run, loss=float(total[0]))
     if run.engine.overflowed and run.mesh.is_lead:
@@ -125,7 +148,7 @@ def train_step(run: Run) -> StepResult:
         grad_norm=verdict.grad_norm,
         lr=lr,
         samples=samples,
-        stopping=bool(total[1]),
+        stopping=max(reason for reason in StopReason if total[1 + reason]),
         refusal=verdict.refusal,
     )
 
@@ -168,7 +191,9 @@ def _epochs(run: Run, samples: int) -> dict[str, float]:
 
 
 def _tell_repetition(run: Run, samples: int) -> None:
-    """Warn where a source has begun to come again within the last ``samples``."""
+    """Warn on rank 0 where a source has begun to come again within the last ``samples``."""
+    if not run.mesh.is_lead:
+        return
     now = run.state.consumed_samples
     before = _epochs(run, now - samples)
     for name, epochs in _epochs(run, now).items():
@@ -177,21 +202,32 @@ def _tell_repetition(run: Run, samples: int) -> None:
             logger.warning("data: '%s' has been read whole; epoch %d of it has begun", name, begun)
 
 
-def log_evaluation(run: Run) -> None:
-    """Measure and record the validation loss. Collective: every rank calls it."""
-    found = evaluate(
-        run.engine.stage,
-        run.validation,
-        run.mesh,
-        micro_batch_size=run.config.batch.micro_batch_size,
-        token_bytes=run.token_bytes,
-        rules=run.rules,
-        device=run.device.torch_device,
-    )
+def log_evaluation(run: Run) -> StopReason:
+    """Measure and record the validation loss, or return why that was broken off. Collective: every rank calls it."""
+    stopping = StopReason.NONE
+
+    def goes_on() -> bool:
+        nonlocal stopping
+        run.heartbeat.enter("evaluation")
+        stopping = agreed_reason(run)
+        return not stopping
+
+    try:
+        found = evaluate(
+            run.engine.stage,
+            run.validation,
+            run.mesh,
+            EvaluationOptions(
+                run.config.batch.micro_batch_size, run.token_bytes, run.device.torch_device, run.rules, goes_on
+            ),
+        )
+    except EvaluationStoppedError:
+        return stopping
     leading = run.config.data.validation_set
     run.state.validation_loss, run.state.validation_step = found.leading(leading)[0], run.state.step
     if run.metrics is not None:
         run.metrics.log("validation", run.state.step, found.numbers(leading))
+    return StopReason.NONE
 
 
 def save(run: Run, *, is_final: bool = False) -> None:

@@ -21,12 +21,13 @@ from gptdist.device.device import Device
 from gptdist.mesh.groups import Mesh
 from gptdist.model.parameters import LocalParameter
 from gptdist.telemetry.clock import StepClock
+from gptdist.telemetry.heartbeat import Heartbeat
 from gptdist.telemetry.ledger import Ledger
 from gptdist.telemetry.metrics import Metrics
 from gptdist.train.engine import Engine
 from gptdist.train.guards import GuardState, Refusal
 from gptdist.train.sampler import Sampler
-from gptdist.train.stop_signal import StopSignal
+from gptdist.train.stop_signal import StopReason, StopSignal
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class StepResult:
     grad_norm: float | None
     lr: float
     samples: int
-    stopping: bool
-    """Whether any rank was asked to stop."""
+    stopping: StopReason
+    """Why any rank was asked to stop, if one was."""
 
     refusal: Refusal | None = None
     """Why the weights were left as they are, if they were."""
@@ -137,6 +138,7 @@ class Run:
     identity: RunIdentity
     state: TrainState
     clock: StepClock
+    heartbeat: Heartbeat
     stop_signal: StopSignal
     sampler: Sampler | None
     """Writes texts, if the run shall."""

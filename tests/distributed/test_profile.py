@@ -20,7 +20,7 @@ def run_whole(tree: dict[str, Any]) -> bool:
 
     config = RunConfig.from_tree(tree)
     mesh, device = join(config, local_rank=0)
-    return train(build(config, mesh, device, StopSignal()))
+    return not train(build(config, mesh, device, StopSignal()))
 
 
 def names(path: Path) -> set[str]:

@@ -30,7 +30,7 @@ def _config(folder: Path, name: str) -> Path:
         run_dir=str(folder / name),
         training={"train_steps": STEPS},
         intervals={"log_steps": 1, "save_steps": 2},
-        launch={"ranks_per_node": 2, "threads_per_rank": 1},
+        launch={"ranks_per_node": 2, "threads_per_rank": 1, "max_restarts": 0},
     )
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(tree))

@@ -43,17 +43,14 @@ def step_until(run: "Run", until: int, save_at: int | None = None) -> list[tuple
 
 def validation_loss(tree: dict[str, Any]) -> tuple[float, float]:
     """Return validation loss and bits per byte of the run ``tree`` as it stands."""
-    from gptdist.train.evaluate import evaluate
+    from gptdist.train.evaluate import EvaluationOptions, evaluate
 
     run = open_run(tree)
     found = evaluate(
         run.engine.stage,
         run.validation,
         run.mesh,
-        micro_batch_size=run.config.batch.micro_batch_size,
-        token_bytes=run.token_bytes,
-        rules=run.rules,
-        device=run.device.torch_device,
+        EvaluationOptions(run.config.batch.micro_batch_size, run.token_bytes, run.device.torch_device, run.rules),
     )
     return found.loss, found.bits_per_byte
 
@@ -67,5 +64,5 @@ def train_run(tree: dict[str, Any]) -> tuple[bool, int]:
     run = open_run(tree)
     nothing = contextlib.nullcontext()
     with run.metrics or nothing, run.keeper or nothing, run.saver:
-        is_done = train(run)
+        is_done = not train(run)
     return is_done, run.state.step

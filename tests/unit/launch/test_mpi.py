@@ -9,6 +9,7 @@ import pytest
 from gptdist.cli.main import main
 from gptdist.config.load import load_config
 from gptdist.config.run import RunConfig
+from launch.job import Job
 from launch.mpi import Hosts, mpi_command
 from tests.support.ranks import repository
 
@@ -19,7 +20,7 @@ def test_command_word_for_word() -> None:
     config = load_config(RunConfig, DEMO, ["training.deterministic=true"])
     hosts = Hosts(3, Path("my hosts"), "node 1")
     words = ["name=a b", "seed=$(id)"]
-    command = mpi_command(config, Path("my run.yaml"), words, hosts=hosts, cores=8, as_root=True)
+    command = mpi_command(Job(config, Path("my run.yaml"), tuple(words)), hosts=hosts, cores=8, as_root=True)
     assert command.environment == ()
     assert command.shell_line() == (
         "mpirun --allow-run-as-root --hostfile 'my hosts' -np 6 --map-by ppr:2:node --oversubscribe --bind-to none "

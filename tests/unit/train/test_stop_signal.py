@@ -20,9 +20,9 @@ def _handlers_as_before():
 def test_each_signal_is_remembered(number: signal.Signals) -> None:
     stop = StopSignal()
     stop.listen()
-    assert not stop.was_seen
+    assert not stop.reason
     os.kill(os.getpid(), number)
-    assert stop.was_seen
+    assert stop.reason
     assert stop.number == number
 
 
