@@ -49,6 +49,8 @@ class Job:
     """What each rank gets behind it, such as ``key=value`` overrides."""
 
     module: str = "gptdist.train"
+    python: str = sys.executable
+    """The nodes' interpreter; in a container it is another one."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def torchrun_command(
         place += [] if rendezvous.node_rank is None else [f"--node-rank={rendezvous.node_rank}"]
         place += [f"--master-addr={rendezvous.head}", f"--master-port={rendezvous.port}"]
     argv = (
-        sys.executable,
+        job.python,
         "-m",
         "launch.torchrun",
         *place,
@@ -130,7 +132,7 @@ def agent_command(job: Job, ranks: NodeCommand, *options: str) -> NodeCommand:
     """
     limits = job.config.launch
     argv = (
-        sys.executable,
+        job.python,
         "-m",
         "launch.agent",
         f"--stall-seconds={limits.stall_seconds:g}",

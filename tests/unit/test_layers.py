@@ -113,7 +113,9 @@ def test_sizes_stay_readable() -> None:
         "gptdist.model.arithmetic",
         "gptdist.model.memory",
         "gptdist.telemetry.ledger",
+        "launch.k8s",
         "launch.local",
+        "launch.mpi",
     ],
 )
 def test_works_without_torch(module: str) -> None:
