@@ -28,12 +28,12 @@ class Host:
     """Number of the line, from 1."""
 
 
-def read_hostfile(path: Path, *, ranks_per_node: int) -> tuple[Host, ...]:
+def read_hostfile(path: Path, *, ranks_per_node: int | None) -> tuple[Host, ...]:
     """Return the hosts of a file, in its order: the first is the head.
 
     Args:
         path: of the file.
-        ranks_per_node: ``launch.ranks_per_node`` of the run.
+        ranks_per_node: ``launch.ranks_per_node`` of the run; None: any slots will do.
 
     Raises:
         ConfigError: with all that is wrong with it.
@@ -47,7 +47,8 @@ def read_hostfile(path: Path, *, ranks_per_node: int) -> tuple[Host, ...]:
     except OSError as error:
         raise ConfigError([f"{path}: cannot be read ({error.strerror}); name a file of lines 'host slots=N'"]) from None
     hosts, problems = parse_hostfile(text, str(path))
-    problems += slots_problems(hosts, str(path), ranks_per_node)
+    if ranks_per_node is not None:
+        problems += slots_problems(hosts, str(path), ranks_per_node)
     if problems:
         raise ConfigError(problems)
     return tuple(hosts)

@@ -63,15 +63,21 @@ class Answer:
 
 
 def run_on_hosts(
-    hosts: Sequence[str], argv_of: Callable[[str], Sequence[str]], *, stdin: str, timeout_seconds: float
+    hosts: Sequence[str],
+    argv_of: Callable[[str], Sequence[str]],
+    *,
+    stdin: str,
+    timeout_seconds: float,
+    parallel: int = PARALLEL,
 ) -> list[Answer]:
-    """Run a command for each host, so many at a time, and return what they answered, in the order of ``hosts``.
+    """Run a command for each host, ``parallel`` at a time, and return what they answered, in the order of ``hosts``.
 
     Args:
         hosts: names.
         argv_of: gives the command for a host, such as ``ssh_argv``.
         stdin: what each reads.
         timeout_seconds: after which a command is ended.
+        parallel: commands that run at a time.
     """
 
     def run(host: str) -> Answer:
@@ -90,7 +96,7 @@ def run_on_hosts(
             return Answer(host, None, "", f"no answer after {timeout_seconds:g} s", began, time.monotonic() - start)
         return Answer(host, done.returncode, done.stdout, done.stderr, began, time.monotonic() - start)
 
-    with ThreadPoolExecutor(min(PARALLEL, max(1, len(hosts)))) as pool:
+    with ThreadPoolExecutor(min(parallel, max(1, len(hosts)))) as pool:
         return list(pool.map(run, hosts))
 
 

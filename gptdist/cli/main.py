@@ -13,6 +13,7 @@ COMMANDS = {
     "data": "verify token shards, show what a sample is made of",
     "config": "check a run config and show it resolved",
     "launch": "start training, here or on a cluster",
+    "doctor": "check the hosts of a run before it starts there",
     "checkpoint": "list, show, verify and average checkpoints",
     "resume-check": "replay the steps between two checkpoints and say PASS or FAIL",
     "audit": "prove from a run's records that every sample was seen as scheduled",

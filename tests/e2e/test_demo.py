@@ -8,7 +8,12 @@ import sys
 
 import pytest
 
+from gptdist.config.load import load_config
+from gptdist.config.run import RunConfig
 from gptdist.telemetry.ledger import read_json_lines
+from launch.preflight.disk import checkpoint_bytes, kept_checkpoints
+from tests.e2e.conftest import SMALL_RUN
+from tests.support.ranks import repository
 
 
 def test_summary_has_everything(demo) -> None:
@@ -68,6 +73,17 @@ def test_checkpoints_verify_and_a_flipped_bit_is_found(demo) -> None:
     found = subprocess.run([*argv, "verify", "runs/damaged"], cwd=folder, capture_output=True, text=True, check=False)
     assert found.returncode == 2
     assert re.search(r"rank_00001.safetensors: content has sha256 \w+, the manifest says", found.stderr)
+
+
+def test_a_checkpoint_takes_the_room_that_is_planned_for_it(demo) -> None:
+    folder, _ = demo
+    config = load_config(RunConfig, repository() / "configs" / "runs" / "demo-cpu.yaml", SMALL_RUN)
+    steps = sorted((folder / "runs/demo-cpu/checkpoints").glob("step_*"))
+    assert len(steps) == kept_checkpoints(config)
+    for step in steps:
+        taken = sum(path.stat().st_size for path in step.rglob("*") if path.is_file())
+        # Beyond tensors: names, shapes and digests, which matter only beside a model as small as this.
+        assert checkpoint_bytes(config) <= taken < 1.5 * checkpoint_bytes(config)
 
 
 def test_generate_and_evaluate_by_hand(demo) -> None:

@@ -279,12 +279,17 @@ class Cluster:
         self._ip(self._switch_pid, f"link del to-{host}")
         self._power_off(host)
 
-    def limit(self, host: str, *, delay_ms: float = 0, mbit_per_second: float | None = None) -> None:
-        """Make a host's link slow, both ways; without arguments as it was."""
-        words = ["delay", f"{delay_ms}ms", "limit", "10000"]
-        words += [] if mbit_per_second is None else ["rate", f"{mbit_per_second}mbit"]
+    def limit(self, host: str, *, mbit_per_second: float) -> None:
+        """Make a host's link slow, both ways."""
+        words = ["tbf", "rate", f"{mbit_per_second}mbit", "burst", "256kb", "latency", "100ms"]
         for pid, device in ((self._switch_pid, f"to-{host}"), (self._first[host], "eth0")):
-            tc = ["nsenter", "-t", str(pid), "-n", "tc", "qdisc", "replace", "dev", device, "root", "netem", *words]
+            tc = ["nsenter", "-t", str(pid), "-n", "tc", "qdisc", "replace", "dev", device, "root", *words]
+            subprocess.run(tc, check=True)
+
+    def unlimit(self, host: str) -> None:
+        """Make its link as fast as before."""
+        for pid, device in ((self._switch_pid, f"to-{host}"), (self._first[host], "eth0")):
+            tc = ["nsenter", "-t", str(pid), "-n", "tc", "qdisc", "del", "dev", device, "root"]
             subprocess.run(tc, check=True)
 
     def resolve(self, host: str, name: str, address: str | None) -> None:

@@ -113,9 +113,12 @@ def test_sizes_stay_readable() -> None:
         "gptdist.model.arithmetic",
         "gptdist.model.memory",
         "gptdist.telemetry.ledger",
+        "launch.hostfile",
         "launch.k8s",
         "launch.local",
         "launch.mpi",
+        "launch.preflight.check",
+        "launch.preflight.probe",
     ],
 )
 def test_works_without_torch(module: str) -> None:
