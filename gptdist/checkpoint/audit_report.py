@@ -78,10 +78,16 @@ def _origin(one: AuditedAttempt) -> str:
 
 def _end(one: AuditedAttempt, *, is_last: bool) -> str:
     if one.end is None:
+        told = one.events_of("ended")
+        if told:
+            facts = told[-1].facts
+            who = facts["node"] if facts["rank"] is None else f"rank {facts['rank']} on {facts['node']}"
+            return f"{facts['reason']}: {who}"
         return "runs, or was killed" if is_last else "killed or failed"
     facts = one.end.facts
     if facts["event"] == "rewind":
         return f"rewind from step {facts['step']} to {facts['to_step']}"
     if one.events_of("early_stop"):
         return "done, stopped early"
-    return {"done": "done", "stopped": "stopped on request"}[facts["event"]]
+    by = f" ({facts['reason']})" if "reason" in facts else ""
+    return {"done": "done", "stopped": f"stopped on request{by}"}[facts["event"]]
