@@ -111,10 +111,11 @@ def _run(config: RunConfig, rank: int, heartbeat: Heartbeat, stop_signal: StopSi
             reason = train(run)
             heartbeat.enter("finish")
         if run.ledger is not None:
+            facts = {"step": run.state.step, "consumed_samples": run.state.consumed_samples}
             if reason:
-                run.ledger.write("stopped", step=run.state.step, reason=reason.name.lower())
+                run.ledger.write("stopped", **facts, reason=reason.name.lower())
             else:
-                run.ledger.write("done", step=run.state.step)
+                run.ledger.write("done", **facts)
     destroy_mesh()
     if lock is not None:
         lock.close()

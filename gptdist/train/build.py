@@ -3,7 +3,7 @@
 import contextlib
 import fcntl
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -39,7 +39,7 @@ from gptdist.data.sources import TrainingData, check_tokenizer, validation_sourc
 from gptdist.device.device import Device, choose_device, keep_freed_memory, peak_flops
 from gptdist.device.swapping import check_locked_memory, load_async_io
 from gptdist.errors import CheckpointError, ConfigError, GptDistError, TrainingError
-from gptdist.mesh.groups import Mesh, ModelParallelUnit, broadcast_text, make_mesh, max_over_ranks
+from gptdist.mesh.groups import Mesh, ModelParallelUnit, broadcast_text, gather_texts, make_mesh, max_over_ranks
 from gptdist.mesh.layout import Layout
 from gptdist.mesh.patience import while_lead_works
 from gptdist.model.arithmetic import num_parameters
@@ -47,9 +47,10 @@ from gptdist.model.gpt import LanguageModel, transformer_config
 from gptdist.model.norms import sum_partial_gradients
 from gptdist.model.parameters import LocalParameter, initialise, local_parameters
 from gptdist.telemetry.clock import StepClock
-from gptdist.telemetry.heartbeat import Heartbeat
-from gptdist.telemetry.ledger import Ledger
+from gptdist.telemetry.heartbeat import Heartbeat, node_name
+from gptdist.telemetry.ledger import Ledger, read_json_lines
 from gptdist.telemetry.metrics import Metrics
+from gptdist.telemetry.software import code_digest, versions
 from gptdist.telemetry.wandb_run import WandbRun
 from gptdist.train.adafactor import Adafactor
 from gptdist.train.engine import Engine, deepspeed_config
@@ -111,8 +112,9 @@ def build(
     # megatron-core asks for a seeded generator even where nothing is dropped, and an evaluation may come first.
     seed_micro_batch(config.seed, state.consumed_samples, mesh.place, engine.stage.first_layer)
     plan = check_epochs(config, data.order, step=state.step, consumed_samples=state.consumed_samples)
+    hosts = sorted(set(gather_texts(node_name())))
     if ledger is not None:
-        record_start(ledger, identity, mesh, state, plan=plan, order=data.order)
+        record_start(ledger, identity, mesh, state, plan=plan, order=data.order, hosts=hosts)
     logger.info("data: %s", plan.summary())
     if config.memory.recompute == "budget":
         for line in tell(config.memory, config.model, config.parallel, _share(config, device)):
@@ -278,9 +280,26 @@ def load_agreed(
 
 
 def record_start(
-    ledger: Ledger, identity: RunIdentity, mesh: Mesh, state: TrainState, *, plan: DataPlan, order: SampleOrder
+    ledger: Ledger,
+    identity: RunIdentity,
+    mesh: Mesh,
+    state: TrainState,
+    *,
+    plan: DataPlan,
+    order: SampleOrder,
+    hosts: Sequence[str] = (),
 ) -> None:
-    """Note what ``gptdist data trace`` and ``gptdist audit`` need, and whose weights the run begins with."""
+    """Note what ``gptdist data trace`` and ``gptdist audit`` need, whose weights the run begins with, and on what.
+
+    Args:
+        ledger: of the run.
+        identity: with the config.
+        mesh: the ranks.
+        state: where the attempt begins.
+        plan: with the share of each source.
+        order: of the samples.
+        hosts: that the ranks are on; none where a run goes back to a checkpoint, and stays on its hosts.
+    """
     positions = source_positions(order, state.consumed_samples)
     if state.initial_weights is not None and state.step == 0:
         ledger.write(INITIAL_WEIGHTS, **state.initial_weights.tree())
@@ -292,7 +311,16 @@ def record_start(
         layout=mesh.layout,
         shares={source.name: source.share for source in plan.sources},
     )
-    ledger.write(START, **facts, from_attempt=state.saved_by, order=order_digest(positions))
+    before = [event for event in read_json_lines(ledger.path) if event.get("event") == START]
+    software = {"hosts": list(hosts), "code": code_digest(), "versions": versions()} if hosts else {}
+    ledger.write(
+        START,
+        **facts,
+        from_attempt=state.saved_by,
+        order=order_digest(positions),
+        changed=changes(before[-1].get("config", {}), identity.config) if before else [],
+        **software,
+    )
 
 
 def _choose(config: RunConfig, identity: RunIdentity, data: TrainingData) -> str | None:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from gptdist.checkpoint.find import step_folders
 from gptdist.config.run import RunConfig
-from launch.preflight.code import code_digest, config_digest
+from gptdist.telemetry.software import code_digest, versions
+from launch.preflight.code import config_digest
 from launch.preflight.disk import room_problem
 from launch.preflight.judge import Expected, judge
 from launch.preflight.link_check import check_links
-from launch.preflight.probe import python_version, versions
+from launch.preflight.probe import python_version
 from launch.preflight.reach import Reach, Reply
 from launch.preflight.request import VERSIONED, Request, answer_path, nonce_path, own_files, wanted_interfaces
 from launch.preflight.verdict import CHECKS, Problem, Verdict

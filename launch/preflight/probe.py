@@ -5,7 +5,6 @@ nodes get the same request. It decides nothing, imports no torch, and leaves not
 that the run's folder is theirs too. NAME is how the others call this node; without, Slurm's name or the host's own.
 """
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -20,7 +19,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from launch.preflight.code import code_digest, config_digest
+from gptdist.telemetry.software import code_digest, versions
+from launch.preflight.code import config_digest
 from launch.preflight.request import Request, answer_path, nonce_path
 
 MAX_PEERS = 64
@@ -72,17 +72,6 @@ def facts(request: Request, name: str) -> dict[str, Any]:
 def python_version() -> str:
     """Return the version of this Python."""
     return platform.python_version()
-
-
-def versions(packages: Iterable[str]) -> dict[str, str | None]:
-    """Return the installed version of each package; None: not installed. Imports none of them."""
-    found: dict[str, str | None] = {}
-    for package in packages:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = None
-    return found
 
 
 def names(request: Request, name: str) -> dict[str, str | None]:

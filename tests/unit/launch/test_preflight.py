@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from gptdist.cli.main import main
-from launch.preflight.code import code_digest, config_digest
+from gptdist.telemetry.software import code_digest, versions
+from launch.preflight.code import config_digest
 from launch.preflight.judge import CLOCK_SECONDS, Expected, judge
-from launch.preflight.probe import MAX_PEERS, facts, gpu_rows, gpus, locks, names, port_trouble, versions
+from launch.preflight.probe import MAX_PEERS, facts, gpu_rows, gpus, locks, names, port_trouble
 from launch.preflight.reach import Here, Reply, module_command, reply
 from launch.preflight.request import Request, own_files
 from launch.preflight.verdict import CHECKS, Problem, Verdict
