@@ -28,7 +28,7 @@ def _all_commands(page: str) -> list[str]:
     blocks = re.findall(r"```\w*\n(.*?)```", text, flags=re.DOTALL)
     shown = [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
     shown += re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
-    commands = [line for line in shown if re.fullmatch(r"gptdist [a-z-].*", line) and ": error: " not in line]
+    commands = [line for line in shown if re.fullmatch(r"gptdist [a-z-]+( .*)?", line)]  # 'gptdist launch: …' is said
     return [command for command in commands if len(command.split()) > 2]
 
 
