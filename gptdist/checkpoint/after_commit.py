@@ -6,12 +6,13 @@ from types import TracebackType
 from typing import Self
 
 from gptdist.checkpoint.background import Background
-from gptdist.checkpoint.find import step_folder_name, step_of
+from gptdist.checkpoint.find import LATEST_NAME, step_folder_name, step_of
 from gptdist.checkpoint.prune import Retention
 from gptdist.checkpoint.remote_store import RemoteStore
 from gptdist.checkpoint.seals import Protection
 from gptdist.checkpoint.upload import Uploader
 from gptdist.config.checkpoints import CheckpointsConfig
+from gptdist.durable import write_whole
 from gptdist.telemetry.ledger import Ledger
 
 logger = logging.getLogger(__name__)
@@ -66,11 +67,17 @@ class Keeper:
         self._pruning.give(folder)
 
     def after_resume(self, step: int) -> None:
-        """Look after the checkpoint of ``step``, which has just been verified and loaded; returns at once."""
-        folder = self._checkpoints / step_folder_name(step)
-        self._retention.trust(folder)
-        if self._uploader is not None:
-            self._uploader.give(folder)
+        """Look after the checkpoint of ``step``, which has just been verified and loaded; returns at once.
+
+        An attempt that was killed right after its last save has left this undone, and may have left ``latest`` behind.
+        """
+        folder, latest = self._checkpoints / step_folder_name(step), self._checkpoints / LATEST_NAME
+        try:
+            if not latest.exists() or latest.read_text(errors="replace") != folder.name:
+                write_whole(latest, folder.name.encode())
+        except OSError as error:
+            logger.warning("%s: cannot be written (%s); the next checkpoint tries again", latest, error)
+        self.after_commit(folder)
 
     def after_rewind(self, step: int) -> None:
         """Give up the copies of steps after ``step``; returns at once."""

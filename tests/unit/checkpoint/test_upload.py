@@ -136,6 +136,18 @@ def test_a_start_uploads_what_is_missing_there(store: RemoteStore, tmp_path: Pat
     assert events(checkpoints) == [("checkpoint_uploaded", 10)]
 
 
+def test_a_start_does_what_a_killed_attempt_could_not(store: RemoteStore, tmp_path: Path) -> None:
+    checkpoints = tmp_path / "checkpoints"
+    for step in (10, 20, 30):
+        write_checkpoint(checkpoints, step)
+    (checkpoints / "latest").write_text("step_00000020")
+    (checkpoints / "latest.partial").write_text("step_0")
+    with make_keeper(checkpoints, {"last": 2}) as keeper:
+        keeper.after_resume(30)
+    assert {path.name for path in checkpoints.iterdir()} == {"step_00000030", "step_00000020", "latest"}
+    assert (checkpoints / "latest").read_text() == "step_00000030"
+
+
 def test_a_start_ends_an_upload_that_was_killed_behind_the_manifest(store: RemoteStore, tmp_path: Path) -> None:
     """Only ``latest`` and the ledger were missing: nothing is sent twice, and both are there afterwards."""
     checkpoints = tmp_path / "checkpoints"
