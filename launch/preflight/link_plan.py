@@ -54,7 +54,7 @@ def blame(links: Iterable[Link], fraction: float = SLOW_FRACTION) -> list[Proble
     """Return the hosts that are slow or not reached over all of their links, and other slow links.
 
     A host is judged by its best link, against the median of all hosts' best: half of the links of few hosts may be
-    slow because of a single one.
+    slow because of a single one. Of two hosts none is slower than the other.
     """
     links = list(links)
     of_host: defaultdict[str, list[Link]] = defaultdict(list)
@@ -65,14 +65,14 @@ def blame(links: Iterable[Link], fraction: float = SLOW_FRACTION) -> list[Proble
     if not best:
         return []
     usual = median(best.values())
-    slow = {host for host, speed in best.items() if len(best) > 2 and speed < fraction * usual}
+    slow = {host for host, speed in best.items() if speed < fraction * usual}
     problems = [_slow_host(host, best[host], usual, of_host[host]) for host in best if host in slow]
     for link in links:
         if slow & set(link.hosts):
             continue
         if link.gbit_per_second is None:
             problems.append(Problem("link", f"{link.line()}; neither host is known to be at fault"))
-        elif len(best) > 2 and link.gbit_per_second < fraction * usual:
+        elif link.gbit_per_second < fraction * usual:
             problems.append(
                 Problem("link", f"{link.line()}, median {usual:.3g}; both hosts are faster with others: see the path")
             )

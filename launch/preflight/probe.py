@@ -111,7 +111,6 @@ def port_trouble(port: int) -> str | None:
             probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         try:
             probe.bind(("", port))
-            probe.listen()
         except OSError as error:
             return str(error.strerror)
     return None
