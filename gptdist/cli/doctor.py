@@ -11,7 +11,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments to ``parser``."""
     parser.add_argument("config", type=Path, nargs="?", help="run config (YAML); without, only the hosts are checked")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="config values to replace")
-    parser.add_argument("--hostfile", type=Path, metavar="FILE", help="lines 'host slots=N'; default: this machine")
+    hosts = parser.add_mutually_exclusive_group()
+    hosts.add_argument("--hostfile", type=Path, metavar="FILE", help="lines 'host slots=N'; default: this machine")
+    hosts.add_argument("--slurm", action="store_true", help="the nodes of the Slurm job that this is part of")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="where the ranks meet, on the first host")
     parser.add_argument("--links", action="store_true", help="also measure all-reduces between pairs of hosts")
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
@@ -22,34 +24,40 @@ def _doctor(arguments: argparse.Namespace) -> int:
     import json
     import socket
 
-    from gptdist.config.load import load_config
+    from gptdist.config.load import read_config
     from gptdist.config.run import RunConfig
-    from gptdist.errors import ConfigError
-    from launch.hostfile import read_hostfile
+    from gptdist.errors import EXIT_DONE, EXIT_FAILED, ConfigError
+    from launch.hostfile import Host, read_hostfile, slots_problems
     from launch.preflight.check import check_nodes
-    from launch.preflight.reach import Here, OverSsh, Reach
+    from launch.preflight.reach import Here, OverSsh, Reach, UnderSrun, allocated_hosts
 
     problems = [] if 0 < arguments.port < 2**16 else [f"--port: must be from 1 to 65535, got {arguments.port}"]
-    config = None
-    hosts: tuple[str, ...] = (socket.gethostname(),)
+    config: RunConfig | None = None
+    listed: tuple[Host, ...] = ()
+    names: tuple[str, ...] = (socket.gethostname(),)
     reach: Reach = Here()
     try:
         if arguments.config is not None:
-            config = load_config(RunConfig, arguments.config, arguments.overrides)
+            config = read_config(RunConfig, arguments.config, arguments.overrides)
     except ConfigError as error:
         problems += error.problems
     try:
-        if arguments.hostfile is not None:
-            ranks = None if config is None else config.launch.ranks_per_node
-            hosts = tuple(host.name for host in read_hostfile(arguments.hostfile, ranks_per_node=ranks))
-            reach = OverSsh(Path.cwd())
+        if arguments.slurm:
+            names, reach = allocated_hosts(), UnderSrun()
+        elif arguments.hostfile is not None:
+            listed, reach = read_hostfile(arguments.hostfile, ranks_per_node=None), OverSsh(Path.cwd())
+            names = tuple(host.name for host in listed)
     except ConfigError as error:
         problems += error.problems
+    if config is not None:
+        ranks = config.launch.ranks_per_node
+        problems += slots_problems(listed, str(arguments.hostfile), ranks)
+        problems += [f"{arguments.config}: {problem}" for problem in config.problems(ranks * len(names))]
     if problems:
         raise ConfigError(problems)
     verdict = check_nodes(
-        hosts, reach, port=arguments.port, config=config, config_path=arguments.config, links=arguments.links
+        names, reach, port=arguments.port, config=config, config_path=arguments.config, links=arguments.links
     )
     for line in [json.dumps(verdict.tree())] if arguments.json else verdict.lines():
         print(line)
-    return 0 if verdict.passed else 1
+    return EXIT_DONE if verdict.passed else EXIT_FAILED

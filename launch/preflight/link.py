@@ -1,4 +1,4 @@
-"""One host's part in measuring links: ``python -m launch.preflight.link NAME``.
+"""One host's part in measuring links: ``python -m launch.preflight.link [NAME]``.
 
 Reads the plan of all meetings as JSON on standard input, goes through its own, and prints one line of JSON. Each
 meeting is a process group of two ranks, one on each host, with the backend that the training will use.
@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from launch.preflight.link_plan import own_meetings
+from launch.preflight.probe import own_name
 
 START_SECONDS = 60
 """How long a host waits for the other: its torch may still be loading, or another meeting of it is slow."""
@@ -30,7 +31,7 @@ _REPEATS = 3
 def main() -> None:
     """Answer the plan on standard input."""
     plan = json.loads(sys.stdin.read())
-    print(json.dumps(measure_all(plan, sys.argv[1])), flush=True)  # noqa: T201 - it is what is asked for
+    print(json.dumps(measure_all(plan, own_name(sys.argv[1:]))), flush=True)  # noqa: T201 - it is what is asked for
 
 
 def measure_all(plan: dict[str, Any], name: str) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from gptdist.errors import ConfigError
 from launch.job import NodeCommand
 from launch.ssh import PARALLEL, Answer, remote_line, run_on_hosts, ssh_argv, trouble
 
@@ -81,10 +83,50 @@ class Here:
         return [reply(answer, commands[answer.host], Path.cwd()) for answer in answers]
 
 
-def module_command(module: str, host: str) -> NodeCommand:
-    """Return the command that runs ``module`` on ``host`` with this machine's Python and code."""
+class UnderSrun:
+    """The nodes of the Slurm job that this process is in, by one ``srun`` for all of them."""
+
+    def __init__(self, options: Sequence[str] = (), before: Sequence[str] = ()) -> None:
+        """Give ``srun`` more ``options``; ``before`` stands before Python's own command, such as a container's."""
+        self._options, self._before = options, before
+
+    def ask(
+        self, module: str, hosts: Sequence[str], request: str, *, timeout_seconds: float, parallel: int = PARALLEL
+    ) -> list[Reply]:
+        """Run the module on all nodes at once; each says which one it is."""
+        command = module_command(module)
+        srun = ["srun", f"--nodes={len(hosts)}", f"--ntasks={len(hosts)}", "--ntasks-per-node=1"]
+        srun += [f"--nodelist={','.join(hosts)}", "--overlap", "--kill-on-bad-exit=0", "--input=all"]
+        srun += [*self._options, *self._before, *command.argv]
+        (answer,) = run_on_hosts(["srun"], lambda _: srun, stdin=request, timeout_seconds=timeout_seconds)
+        facts = {tree["name"]: tree for tree in map(_tree, answer.output.splitlines()) if tree is not None}
+        said = [line.strip() for line in answer.errors.splitlines() if line.strip()] or ["it says nothing"]
+        troubles = {host: _srun_trouble(host, said) for host in hosts if host not in facts}
+        return [Reply(host, facts.get(host), troubles.get(host), answer.began, answer.seconds) for host in hosts]
+
+
+def _srun_trouble(host: str, said: Sequence[str]) -> str:
+    about = [line for line in said if host in line.replace(",", " ").replace(":", " ").split()]
+    return f"{host}: srun has no answer of it ({(about or said)[-1]}); see: scontrol show node {host}"
+
+
+def allocated_hosts() -> tuple[str, ...]:
+    """Return the nodes of the Slurm job that this process is in.
+
+    Raises:
+        ConfigError: it is in none.
+    """
+    listed = os.environ.get("SLURM_JOB_NODELIST")
+    if listed is None:
+        raise ConfigError(["--slurm: SLURM_JOB_NODELIST is not set; use it within a job, such as one of salloc"])
+    shown = subprocess.run(["scontrol", "show", "hostnames", listed], capture_output=True, text=True, check=True)
+    return tuple(shown.stdout.split())
+
+
+def module_command(module: str, *arguments: str) -> NodeCommand:
+    """Return the command that runs ``module`` on another host with this machine's Python and code."""
     environment = tuple((name, os.environ[name]) for name in _PASSED_ON if name in os.environ)
-    return NodeCommand((sys.executable, "-m", module, host), environment)
+    return NodeCommand((sys.executable, "-m", module, *arguments), environment)
 
 
 def reply(answer: Answer, command: NodeCommand, folder: Path) -> Reply:

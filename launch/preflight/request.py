@@ -8,11 +8,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
+from gptdist.telemetry.rank_log import LOG_DIR
+
 VERSIONED = ("torch", "deepspeed", "megatron-core", "numpy")
 """Packages whose versions change numbers or the wire format between ranks."""
-
-MARKER = "GPTDIST_LOG_DIR"
-"""Environment variable of everything that belongs to a launch; names a folder in the run's."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,9 @@ class Request:
     """Network interfaces that each has to have."""
 
     packages: tuple[str, ...] = VERSIONED
-    marker: str = MARKER
+    marker: str = LOG_DIR
+    """Environment variable of everything that belongs to a launch; names a folder in the run's."""
+
     nonce: str = field(default_factory=lambda: secrets.token_hex(8))
     """Names the files by which the folder is told to be the same."""
 

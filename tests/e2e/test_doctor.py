@@ -33,6 +33,7 @@ def _doctor(cluster: Cluster, names: list[str], *words: str, config: Path = CONF
     hostfile = cluster.folder / "hostfile"
     hostfile.write_text("".join(f"{name} slots=2\n" for name in names))
     argv = [sys.executable, "-m", "gptdist.cli.main", "doctor", str(config), f"run_dir={_run(cluster)}"]
+    argv += ["batch.micro_batch_size=1", f"batch.global_batch_size={2 * len(names)}"]
     argv += ["--hostfile", str(hostfile), "--port", str(PORT), "--json", *words]
     done = cluster.run(LOGIN, argv, env=_environment(), cwd=repository(), timeout=200)
     assert done.returncode in (0, 1), done.stderr

@@ -295,15 +295,25 @@ def test_this_machine_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 
 def test_all_bad_input_at_once(tmp_path: Path, capsys) -> None:
     hostfile = tmp_path / "hosts"
-    hostfile.write_text("a slots=1\na slots=1\n")
+    hostfile.write_text("a slots=2\na slots=2\n")
     config = str(repository() / "configs" / "runs" / "demo-cpu.yaml")
     assert main(["doctor", config, "seed=-1", "--hostfile", str(hostfile), "--port", "0"]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert [line.removeprefix("gptdist doctor: error: ").split(";")[0] for line in lines] == [
         "--port: must be from 1 to 65535, got 0",
-        f"{config}: seed: must be from 0 to 2^63 - 1, got -1",
         f"{hostfile}:2: a is on line 1 already",
+        f"{config}: seed: must be from 0 to 2^63 - 1, got -1",
     ]
+
+
+def test_the_config_is_checked_for_the_hosts_of_the_file(tmp_path: Path, capsys) -> None:
+    hostfile = tmp_path / "hosts"
+    hostfile.write_text("a slots=2\nb slots=1\nc slots=2\n")
+    config = str(repository() / "configs" / "runs" / "demo-cpu.yaml")
+    assert main(["doctor", config, "--hostfile", str(hostfile)]) == 2
+    slots, batch = capsys.readouterr().err.splitlines()
+    assert f"{hostfile}:2: b: slots=1, but launch.ranks_per_node is 2" in slots
+    assert "batch.global_batch_size (16) is no multiple of batch.micro_batch_size (8) x data-parallel size (6)" in batch
 
 
 def test_a_host_that_prints_nothing_here() -> None:
