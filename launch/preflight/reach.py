@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from gptdist.errors import ConfigError
+from gptdist.errors import LaunchError
 from launch.job import NodeCommand
 from launch.ssh import PARALLEL, Answer, remote_line, run_on_hosts, ssh_argv, trouble
 
@@ -49,7 +50,12 @@ class OverSsh:
     """Other hosts, by ssh."""
 
     def __init__(self, folder: Path) -> None:
-        """Run in ``folder`` there, which they share with this machine."""
+        """Run in ``folder`` there, which they share with this machine.
+
+        Raises:
+            LaunchError: there is no ssh here.
+        """
+        _check_installed("ssh", "openssh-client")
         self._folder = folder.absolute()
 
     def ask(
@@ -87,7 +93,12 @@ class UnderSrun:
     """The nodes of the Slurm job that this process is in, by one ``srun`` for all of them."""
 
     def __init__(self, options: Sequence[str] = (), before: Sequence[str] = ()) -> None:
-        """Give ``srun`` more ``options``; ``before`` stands before Python's own command, such as a container's."""
+        """Give ``srun`` more ``options``; ``before`` stands before Python's own command, such as a container's.
+
+        Raises:
+            LaunchError: there is no srun here.
+        """
+        _check_installed("srun", "slurm-client")
         self._options, self._before = options, before
 
     def ask(
@@ -114,13 +125,22 @@ def allocated_hosts() -> tuple[str, ...]:
     """Return the nodes of the Slurm job that this process is in.
 
     Raises:
-        ConfigError: it is in none.
+        LaunchError: it is in none, or Slurm does not know its nodes.
     """
     listed = os.environ.get("SLURM_JOB_NODELIST")
     if listed is None:
-        raise ConfigError(["--slurm: SLURM_JOB_NODELIST is not set; use it within a job, such as one of salloc"])
-    shown = subprocess.run(["scontrol", "show", "hostnames", listed], capture_output=True, text=True, check=True)
+        raise LaunchError(["--slurm: SLURM_JOB_NODELIST is not set; use it within a job, such as one of salloc"])
+    _check_installed("scontrol", "slurm-client")
+    shown = subprocess.run(["scontrol", "show", "hostnames", listed], capture_output=True, text=True, check=False)
+    if shown.returncode or not shown.stdout.split():
+        said = " ".join(shown.stderr.split()) or "nothing"
+        raise LaunchError([f"SLURM_JOB_NODELIST: scontrol makes no hosts of '{listed}' ({said}); use it within a job"])
     return tuple(shown.stdout.split())
+
+
+def _check_installed(program: str, package: str) -> None:
+    if shutil.which(program) is None:
+        raise LaunchError([f"{program}: is not installed on this machine; install it (Debian: {package})"])
 
 
 def module_command(module: str, *arguments: str) -> NodeCommand:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gptdist.cli.main import main
 from launch.preflight.reach import UnderSrun
 from tests.support.ranks import repository
 from tests.support.slurm_cluster import missing_programs, slurm_cluster
@@ -63,8 +64,10 @@ def test_a_node_that_cannot_be_asked_and_no_job(slurm: Path, monkeypatch: pytest
     for reply, host in zip(replies, ("n1", "n2"), strict=True):
         assert reply.trouble is not None
         assert reply.trouble.startswith(f"{host}: srun has no answer of it (srun: error: ")
-    from gptdist.cli.main import main
-
-    monkeypatch.delenv("SLURM_JOB_NODELIST", raising=False)
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "n[1-2]")
+    monkeypatch.setenv("SLURM_CONF", os.devnull)
+    assert main(["doctor", "--slurm"]) == 2
+    assert "SLURM_JOB_NODELIST: scontrol makes no hosts of 'n[1-2]' (" in capsys.readouterr().err
+    monkeypatch.delenv("SLURM_JOB_NODELIST")
     assert main(["doctor", "--slurm"]) == 2
     assert "SLURM_JOB_NODELIST is not set; use it within a job" in capsys.readouterr().err

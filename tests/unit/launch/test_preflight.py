@@ -316,6 +316,16 @@ def test_the_config_is_checked_for_the_hosts_of_the_file(tmp_path: Path, capsys)
     assert "batch.global_batch_size (16) is no multiple of batch.micro_batch_size (8) x data-parallel size (6)" in batch
 
 
+def test_programs_that_are_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    hostfile = tmp_path / "hosts"
+    hostfile.write_text("a slots=2\n")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "n[1-2]")
+    for words, program in ((["--hostfile", str(hostfile)], "ssh"), (["--slurm"], "scontrol")):
+        assert main(["doctor", *words]) == 2
+        assert f"error: {program}: is not installed on this machine" in capsys.readouterr().err
+
+
 def test_a_host_that_prints_nothing_here() -> None:
     (answer,) = Here().ask("launch.preflight.none", ["a"], "", timeout_seconds=30)
     assert answer.trouble is not None
