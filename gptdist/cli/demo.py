@@ -1,7 +1,7 @@
 """``gptdist demo``: the whole way on this machine, with the commands a user would type.
 
-Documents in; training on two data-parallel ranks, killed in the middle; resumed tensor-parallel; evaluated, exported,
-loaded by transformers.
+Documents in; training on two data-parallel ranks, killed in the middle; resumed tensor-parallel, where a rank is killed
+and the run restarts itself; evaluated, exported, loaded by transformers.
 """
 
 import argparse
@@ -53,8 +53,8 @@ def _demo(arguments: argparse.Namespace) -> None:
     _gptdist("prep", "report", str(DATA))
     _title("2. Train on two ranks, data parallel with ZeRO-1; kill -9 after a checkpoint")
     _train_until_killed(launch)
-    _title("3. The same command, now tensor parallel: resumes from the checkpoint")
-    _gptdist(*launch, "parallel.tensor_parallel_size=2")
+    _title("3. The same command, now tensor parallel: resumes from the checkpoint; kill -9 of one rank")
+    _train_with_a_killed_rank([*launch, "parallel.tensor_parallel_size=2"])
     _gptdist("audit", str(RUN))
     _title("4. Evaluate, export, check")
     evaluation = json.loads(_gptdist("evaluate", str(RUN), "--json", capture=True))
@@ -91,7 +91,31 @@ def _train_until_killed(launch: list[str]) -> None:
     """Start training, and kill every process of it with SIGKILL once it has gone on past its first checkpoint."""
     import psutil
 
-    from gptdist.checkpoint.find import step_folders
+    process, step = _train_past_a_checkpoint(launch, attempt=1)
+    # Ranks are children of torchrun in sessions of their own: each is killed by its number, as a power cut would.
+    for victim in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
+        victim.kill()
+    process.wait()
+    saved = ", ".join(folder.name for folder in (RUN / "checkpoints").glob("step_*"))
+    print(f"\n>>> kill -9 of all processes after step {step}; checkpoints: {saved}", flush=True)
+
+
+def _train_with_a_killed_rank(launch: list[str]) -> None:
+    """Train to the end, and kill one rank on the way: the launch starts both anew by itself."""
+    import psutil
+
+    process, step = _train_past_a_checkpoint(launch, attempt=2)
+    (torchrun,) = psutil.Process(process.pid).children()
+    victim = torchrun.children()[-1]
+    print(f"\n>>> kill -9 of one rank, process {victim.pid}, after step {step}", flush=True)
+    victim.kill()
+    if process.wait():
+        raise TrainingError(f"demo: training ended with exit status {process.returncode}; its message is above")
+
+
+def _train_past_a_checkpoint(launch: list[str], *, attempt: int) -> tuple["subprocess.Popen[bytes]", int]:
+    """Start training; return its process, once ``attempt`` has gone on past the newest checkpoint, and its step."""
+    from gptdist.checkpoint.find import step_folders, step_of
     from gptdist.telemetry.ledger import read_json_lines
 
     print(f"$ gptdist {shlex.join(launch)}", flush=True)
@@ -101,15 +125,13 @@ def _train_until_killed(launch: list[str]) -> None:
         if process.poll() is not None:
             raise TrainingError(f"demo: training ended with exit status {process.returncode} before it was killed")
         saved = step_folders(RUN / "checkpoints")
-        done = max((record["step"] for record in read_json_lines(RUN / "metrics.jsonl")), default=0)
-        if saved and done > int(saved[-1].name.removeprefix("step_")):
-            break
-        time.sleep(0.1)
-    # Ranks are children of torchrun in sessions of their own: each is killed by its number, as a power cut would.
-    for victim in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
-        victim.kill()
-    process.wait()
-    print(f"\n>>> kill -9 of all processes after step {done}; checkpoints: {', '.join(p.name for p in saved)}")
+        records = [record for record in read_json_lines(RUN / "metrics.jsonl") if record["attempt"] >= attempt]
+        done = max((record["step"] for record in records), default=0)
+        if saved and done > step_of(saved[0]):
+            return process, done
+        time.sleep(0.02)
+    process.kill()
+    raise TrainingError(f"demo: no checkpoint within {KILL_TIMEOUT_SECONDS} s; its messages are above")
 
 
 def _summary(evaluation: dict[str, Any], seconds: float) -> None:

@@ -32,11 +32,23 @@ def test_it_was_killed_and_went_on_from_the_checkpoint_with_tensor_parallelism(d
     assert "config changed since the checkpoint: parallel.tensor_parallel_size: 1 → 2" in output
     records = [r for r in read_json_lines(folder / "runs/demo-cpu/metrics.jsonl") if r["kind"] == "train"]
     first = {r["step"]: r["loss"] for r in records if r["attempt"] == 1}
-    second = {r["step"]: r["loss"] for r in records if r["attempt"] == 2}
+    second = {r["step"]: r["loss"] for r in records if r["attempt"] > 1}
     again = sorted(first.keys() & second.keys())
     assert again, "the kill lost at least one logged step"
     assert [second[step] for step in again] == pytest.approx([first[step] for step in again], abs=1e-4)
     assert second[60] < first[1] - 0.5, "the loss visibly falls"
+
+
+def test_a_killed_rank_was_started_anew_by_the_launch_itself(demo) -> None:
+    folder, output = demo
+    assert ">>> kill -9 of one rank, process" in output
+    (ended,) = [event for event in read_json_lines(folder / "runs/demo-cpu/ledger.jsonl") if event["event"] == "ended"]
+    assert (ended["attempt"], ended["reason"]) == (2, "killed")
+    assert "killed: rank" in output.partition("$ gptdist audit runs/demo-cpu")[2]
+    records = [r for r in read_json_lines(folder / "runs/demo-cpu/metrics.jsonl") if r["kind"] == "train"]
+    second, third = ({r["step"]: r["loss"] for r in records if r["attempt"] == attempt} for attempt in (2, 3))
+    assert third[60]
+    assert all(third[step] == second[step] for step in second.keys() & third.keys()), "bit for bit"
 
 
 def test_numbers_go_to_tensorboard_too(demo) -> None:
