@@ -231,6 +231,7 @@ def main(arguments: list[str]) -> int:
         parser.add_argument(f"--{name}-seconds", type=float, required=True)
     parser.add_argument("--ranks", type=int, required=True, help="that are started here")
     parser.add_argument("--end-with-stdin", action="store_true", help="end when standard input does")
+    parser.add_argument("--quiet", action="store_true", help="leave it to the launcher to show a failure")
     parser.add_argument("command", nargs="+")
     options = parser.parse_args(arguments)
     if options.end_with_stdin:
@@ -246,7 +247,8 @@ def main(arguments: list[str]) -> int:
         sys.stderr.flush()
 
     outcome = Agent(command, limits, say).run()
-    show_failure(outcome, Path(os.environ[LOG_DIR]), say)
+    if not options.quiet:
+        show_failure(outcome, Path(os.environ[LOG_DIR]), say)
     return outcome.status
 
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from gptdist.cli import launch_k8s, launch_mpi
+from gptdist.cli import launch_k8s, launch_mpi, launch_slurm
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     local.set_defaults(run=_local)
     launch_k8s.add(backends)
     launch_mpi.add(backends)
+    launch_slurm.add(backends)
 
 
 def add_job(backend: argparse.ArgumentParser) -> None:

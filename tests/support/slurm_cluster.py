@@ -1,4 +1,7 @@
-"""A Slurm cluster of one controller and two daemons on this machine, for as long as a test needs it."""
+"""A Slurm cluster of one controller and two daemons on this machine, for as long as a test needs it.
+
+Jobs of the partition ``urgent`` preempt those of ``all``, which are told by their own signal and have a minute.
+"""
 
 import contextlib
 import os
@@ -38,8 +41,12 @@ ReturnToService=2
 SchedulerParameters=sched_interval=1,batch_sched_delay=0
 MinJobAge=10
 SlurmdParameters=config_overrides
+SlurmctldParameters=preempt_send_user_signal
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 NodeName=n[1-{nodes}] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{first_port}-{last_port}] CPUs=2 RealMemory=2000
-PartitionName=all Nodes=ALL Default=YES MaxTime=60
+PartitionName=all Nodes=ALL Default=YES MaxTime=60 PriorityTier=1 GraceTime=60
+PartitionName=urgent Nodes=ALL MaxTime=60 PriorityTier=2 PreemptMode=OFF
 """
 
 

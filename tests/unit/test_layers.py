@@ -117,6 +117,7 @@ def test_sizes_stay_readable() -> None:
         "launch.k8s",
         "launch.local",
         "launch.mpi",
+        "launch.slurm_job",
         "launch.preflight.check",
         "launch.preflight.probe",
     ],
