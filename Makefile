@@ -36,9 +36,10 @@ format: $(INSTALLED) ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(INSTALLED) ## measure speed: training against a bare loop and torch DDP, checkpoints against the disk, DeepSpeed and torch
+bench: $(INSTALLED) ## measure speed: training against a bare loop and torch DDP, checkpoints against the disk, DeepSpeed and torch, launching against torchrun
 	$(BIN)/python -m benchmarks.train_step
 	$(BIN)/python -m benchmarks.checkpoint
+	$(BIN)/python -m benchmarks.launch
 
 clean: ## remove what was installed
 	rm -rf $(VENV)

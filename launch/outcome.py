@@ -17,7 +17,7 @@ from gptdist.errors import (
     EXIT_USER_ERROR,
 )
 from gptdist.telemetry.heartbeat import Beat
-from gptdist.telemetry.rank_log import Failure, read_failures
+from gptdist.telemetry.rank_log import Failure, read_failures, stacks_path
 
 _OUTCOME = "outcome_"
 _STATUS = {
@@ -121,6 +121,7 @@ def killed_ranks(folder: Path, node: str, beats: Sequence[Beat]) -> list[Failure
             text = f"killed by {_signal_name(-one['exit_code'])}"
             if one["exit_code"] == -signal.SIGKILL:
                 text += ": by the kernel for want of memory, by a scheduler, or by hand"
+            text += _stacks(folder, one["rank"])
             found.append(
                 Failure(
                     "killed",
@@ -133,6 +134,15 @@ def killed_ranks(folder: Path, node: str, beats: Sequence[Beat]) -> list[Failure
                 )
             )
     return found
+
+
+def _stacks(folder: Path, rank: int) -> str:
+    """Return where the rank's threads were, if it could still write that."""
+    try:
+        written = stacks_path(folder, rank).read_text(encoding="utf-8", errors="replace").rstrip()
+    except OSError:
+        return ""
+    return f"\n{written}" if written else ""
 
 
 def failures_on(folder: Path, node: str, beats: Sequence[Beat]) -> list[Failure]:

@@ -80,6 +80,7 @@ def open_log(folder: Path, rank: int) -> logging.Handler:
     """
     folder.mkdir(parents=True, exist_ok=True)
     stacks = stacks_path(folder, rank).open("a")
+    faulthandler.enable(file=stacks, all_threads=True)
     faulthandler.register(STACKS_SIGNAL, file=stacks, all_threads=True)
     path = log_path(folder, rank)
     handler = logging.FileHandler(path, encoding="utf-8")

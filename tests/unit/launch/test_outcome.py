@@ -1,6 +1,8 @@
 """What became of ranks, from what they and torchrun have left."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,20 @@ def test_what_ranks_and_torchrun_have_left_is_put_together(tmp_path: Path) -> No
     assert "SIGKILL" in found[0].text
     assert found[0].heading() == "rank 1 on h1 died first, after step 6, in 'communication'"
     assert "Boom" in (tmp_path / "rank_00000.log").read_text()
+
+
+def test_a_crash_leaves_its_stack(tmp_path: Path) -> None:
+    code = (
+        "import os, pathlib, signal; from gptdist.telemetry.rank_log import open_log\n"
+        f"open_log(pathlib.Path({str(tmp_path)!r}), 1)\n"
+        "def reads_where_nothing_is(): os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "reads_where_nothing_is()"
+    )
+    status = subprocess.run([sys.executable, "-c", code], check=False).returncode
+    (tmp_path / "torchrun_h1.json").write_text(json.dumps([{"rank": 1, "exit_code": status, "time": 9}]))
+    (found,) = failures_on(tmp_path, "h1", beats("done", "data"))
+    assert found.text.startswith("killed by SIGSEGV\nFatal Python error: Segmentation fault")
+    assert "in reads_where_nothing_is" in found.text
 
 
 def test_outcomes_of_several_nodes_make_one(tmp_path: Path) -> None:
