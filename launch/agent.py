@@ -74,7 +74,7 @@ class Agent:
                 preexec_fn=partial(die_with_parent, os.getpid()),  # noqa: PLW1509 - no other thread holds a lock
             )
             with _passing_signals_on(process) as passed_on:
-                failure = self._watch(process)
+                failure = self._watch(process, passed_on)
             beats = read_beats(self._beats)
             failures = failures_on(self._logs, self._node, beats) if failure is None else [failure]
             outcome = outcome_of(beats, failures, process.wait(), was_asked=bool(passed_on))
@@ -83,14 +83,22 @@ class Agent:
         finally:
             shutil.rmtree(self._beats, ignore_errors=True)
 
-    def _watch(self, process: subprocess.Popen[bytes]) -> Failure | None:
-        """Wait until torchrun has ended; return a stall if that is why."""
+    def _watch(self, process: subprocess.Popen[bytes], passed_on: list[float]) -> Failure | None:
+        """Wait until torchrun has ended; return a stall if that is why.
+
+        Args:
+            process: torchrun.
+            passed_on: when signals were passed on to it; it kills the ranks itself, unless it hangs.
+        """
         started = time.monotonic()
         while process.poll() is None:
             time.sleep(POLL_SECONDS)
             ranks = views(read_beats(self._beats), self._node)
             self._tell(ranks)
             self._name_the_slow(ranks)
+            if passed_on and time.monotonic() - passed_on[0] > self._limits.shutdown_seconds + KILL_SECONDS:
+                _end(process, [one.beat for one in ranks])
+                return None
             has_begun = bool(ranks) or time.monotonic() - started < self._limits.startup_seconds
             if not has_begun or stalled(ranks, self._limits):
                 return self._end_stalled(process, ranks)
@@ -131,7 +139,8 @@ class Agent:
             text = f"no rank has begun within {limit:g} s (launch.startup_seconds); see {self._logs}"
             return Failure("stalled", None, self._node, time.time(), 0, "start", text)
         guilty = culprit(everyone)
-        lines = [f"no progress within {self._limits.of(guilty.beat):g} s; the ranks were:"]
+        limit, key = self._limits.of(guilty.beat)
+        lines = [f"no progress within {limit:g} s (launch.{key}); the ranks were:"]
         lines += [f"  {one.words()}" for one in everyone]
         if guilty.node == self._node:
             with contextlib.suppress(OSError):
@@ -179,12 +188,12 @@ def _end(process: subprocess.Popen[bytes], beats: list[Beat]) -> None:
 
 
 @contextlib.contextmanager
-def _passing_signals_on(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
-    """Pass on what asks for a stop, so that the ranks can save; yield the list of what was passed on."""
-    passed_on: list[int] = []
+def _passing_signals_on(process: subprocess.Popen[bytes]) -> Iterator[list[float]]:
+    """Pass on what asks for a stop, so that the ranks can save; yield the list of when that was."""
+    passed_on: list[float] = []
 
     def forward(number: int, _: FrameType | None) -> None:
-        passed_on.append(number)
+        passed_on.append(time.monotonic())
         if process.poll() is None:
             process.send_signal(number)
 

@@ -93,6 +93,8 @@ def outcome_of(
     """
     step = min((beat.step for beat in beats), default=0)
     ordered = in_order(failures)
+    if any(beat.phase == "stopped" for beat in beats):  # whatever else came of it: a person wants no restart
+        return Outcome(EXIT_STOPPED, step, ordered)
     if was_asked and ordered and ordered[0].kind == "killed":
         return Outcome(EXIT_REQUEUE, step, ordered)
     if ordered:
@@ -102,9 +104,7 @@ def outcome_of(
         return Outcome(EXIT_DONE, step)
     if phases and phases <= {"done", "requeue"}:
         return Outcome(EXIT_REQUEUE, step)
-    if phases and phases <= {"done", "requeue", "stopped"}:
-        return Outcome(EXIT_STOPPED, step)
-    return Outcome(_OF_SIGNAL.get(torchrun_status, EXIT_FAILED), step)
+    return Outcome(EXIT_REQUEUE if was_asked else _OF_SIGNAL.get(torchrun_status, EXIT_FAILED), step)
 
 
 def killed_ranks(folder: Path, node: str, beats: Sequence[Beat]) -> list[Failure]:

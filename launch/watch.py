@@ -45,9 +45,11 @@ class Limits:
         """Return what the config says."""
         return cls(config.stall_seconds, config.startup_seconds, config.shutdown_seconds)
 
-    def of(self, beat: Beat) -> float:
-        """Return the limit of a phase; the last uploads may take as long as a start."""
-        return self.startup_seconds if beat.phase in (*STARTING, "finish") else self.stall_seconds
+    def of(self, beat: Beat) -> tuple[float, str]:
+        """Return the limit of a phase, and the key that sets it; the last uploads may take as long as a start."""
+        if beat.phase in (*STARTING, "finish"):
+            return self.startup_seconds, "startup_seconds"
+        return self.stall_seconds, "stall_seconds"
 
 
 def views(beats: Iterable[Beat], node: str) -> list[RankView]:
@@ -58,7 +60,7 @@ def views(beats: Iterable[Beat], node: str) -> list[RankView]:
 
 def stalled(ranks: Sequence[RankView], limits: Limits) -> bool:
     """Return whether one of them makes no progress any more."""
-    return any(one.seconds > limits.of(one.beat) for one in ranks if one.beat.phase not in ENDED)
+    return any(one.seconds > limits.of(one.beat)[0] for one in ranks if one.beat.phase not in ENDED)
 
 
 def culprit(ranks: Sequence[RankView]) -> RankView:

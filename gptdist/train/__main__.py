@@ -54,6 +54,9 @@ def main(arguments: list[str], work: Work | None = None) -> int:
         lines = [f"{who}: error: {line}" for line in error.problems]
         _leave(heartbeat, rank, folder, "refused", "\n".join(lines))
         return EXIT_USER_ERROR
+    except KeyboardInterrupt:  # the second one; the first asks for a stop that saves
+        heartbeat.enter("stopped")
+        return EXIT_STOPPED
     except Exception:
         _leave(heartbeat, rank, folder, "error", traceback.format_exc())
         return EXIT_FAILED

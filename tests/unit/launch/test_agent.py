@@ -43,7 +43,7 @@ def test_a_rank_that_hangs_is_named_with_its_stack_and_ended(tmp_path: Path) -> 
     assert outcome.status == EXIT_STALLED
     assert outcome.first_failure is not None
     assert outcome.first_failure.heading() == f"rank 0 on {node_name()} made no progress, after step 4, in 'data'"
-    assert "no progress within 1 s" in outcome.first_failure.text
+    assert "no progress within 1 s (launch.stall_seconds)" in outcome.first_failure.text
     assert "in waits_for_ever" in outcome.first_failure.text, "where it is"
     told = json.loads((tmp_path / "logs" / f"beats_{node_name()}.json").read_bytes())
     assert not psutil.pid_exists(told["ranks"][0][0]["pid"])
@@ -68,6 +68,20 @@ def test_a_signal_reaches_the_ranks(tmp_path: Path) -> None:
 
     threading.Thread(target=stop, daemon=True).start()
     assert Agent(command(tmp_path, STOPS), Limits(60.0, 60.0, 5.0), print).run().status == EXIT_REQUEUE
+
+
+def test_what_does_not_stop_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torchrun would end the ranks, if it were not itself what hangs."""
+    monkeypatch.setattr("launch.agent.KILL_SECONDS", 1.0)
+
+    def stop() -> None:
+        while not list(node_folder(str(tmp_path / "beats")).glob("rank_*")):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop, daemon=True).start()
+    deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)" + RANK + "waits_for_ever()"
+    assert Agent(command(tmp_path, deaf), Limits(60.0, 60.0, 0.5), print).run().status == EXIT_REQUEUE
 
 
 def test_as_a_program_it_ends_with_its_input(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def failure(kind: Any, rank: int, when: float, node: str = "h1", text: str = "Bo
         (("requeue", "done"), 0, EXIT_REQUEUE),
         (("stopped", "stopped"), 0, EXIT_STOPPED),
         (("stopped", "requeue"), 0, EXIT_STOPPED),
+        (("stopped", "communication"), 1, EXIT_STOPPED),
         (("done", "step"), 1, EXIT_FAILED),
         ((), 1, EXIT_FAILED),
         ((), -15, EXIT_REQUEUE),
@@ -58,6 +59,11 @@ def test_who_does_not_stop_in_time_is_killed_for_it_and_that_is_no_failure() -> 
     killed = [failure("killed", 0, 70.0)]
     assert outcome_of(beats("checkpoint"), killed, 1, was_asked=True).status == EXIT_REQUEUE
     assert outcome_of(beats("checkpoint"), [failure("error", 0, 70.0)], 1, was_asked=True).status == EXIT_FAILED
+
+
+def test_a_person_who_stops_it_twice_wants_no_restart() -> None:
+    missed = failure("error", 1, 70.0)
+    assert outcome_of(beats("stopped", "failed"), [missed], 1) == Outcome(EXIT_STOPPED, 5, (missed,))
 
 
 def test_a_rank_that_was_killed_comes_before_those_that_missed_it() -> None:
