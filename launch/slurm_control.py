@@ -8,8 +8,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from gptdist.config.run import RunConfig
 from gptdist.durable import write_whole
 from gptdist.errors import EXIT_REQUEUE, LaunchError
+from launch.preflight.check import check_nodes
+from launch.preflight.reach import UnderSrun
+from launch.preflight.verdict import Verdict
 from launch.slurm import LAUNCH_NAME
 
 REQUEUE_SECONDS = 60.0
@@ -20,7 +24,7 @@ _GONE = re.compile(r"down|fail|.*\*")
 
 
 class Control:
-    """Calls ``scontrol``, ``sinfo`` and ``scancel``."""
+    """Calls ``scontrol``, ``sinfo``, ``scancel`` and ``srun``."""
 
     def hostnames(self, listed: str) -> tuple[str, ...]:
         """Return the nodes of a list such as ``node[1-4,7]``, in order."""
@@ -36,6 +40,10 @@ class Control:
         states = _output("sinfo", "--noheader", "--Node", f"--nodes={','.join(nodes)}", "--format=%N %T")
         found = [line.split() for line in states.splitlines()]
         return sorted({name for name, state in found if _GONE.match(state.lower())})
+
+    def check(self, nodes: Sequence[str], *, port: int, config: RunConfig, config_path: Path) -> Verdict:
+        """Look at the nodes of the job that this process is in, by one step for all; see ``gptdist doctor``."""
+        return check_nodes(nodes, UnderSrun(), port=port, config=config, config_path=config_path)
 
     def cancel_pending(self, array_id: str) -> None:
         """Cancel what has not begun of a chain."""

@@ -80,13 +80,17 @@ class Allocation:
             array_id=environment.get("SLURM_ARRAY_JOB_ID"),
         )
 
+    def port(self, attempt: int) -> int:
+        """Return where the nodes meet in an attempt."""
+        return port_of(f"{self.job_id}/{self.restarts}/{attempt}")
 
-class NodesDownError(Exception):
-    """Nodes of the allocation are gone: nothing can be started on it any more."""
+
+class UnfitNodesError(Exception):
+    """Nodes of the allocation are gone, or are not as they have to be: the run cannot go on there."""
 
     def __init__(self, nodes: Sequence[str]) -> None:
         self.nodes = tuple(nodes)
-        super().__init__(f"down: {', '.join(nodes)}")
+        super().__init__(", ".join(nodes))
 
 
 class SlurmJob:
@@ -109,10 +113,11 @@ class SlurmJob:
         for number in (signal.SIGUSR1, signal.SIGTERM):
             signal.signal(number, self._ask_to_stop)
         try:
+            self._look_at_nodes()
             status = supervise(config, self._attempt, self._say)
-        except NodesDownError as lost:
-            self._say(f"nodes are {lost}; the job goes on elsewhere")
-            return self._again(without=lost.nodes)
+        except UnfitNodesError as unfit:
+            self._say(f"cannot go on with {unfit}; the job goes on elsewhere")
+            return self._again(without=unfit.nodes)
         if status == EXIT_REQUEUE:
             return self._again()
         if status in {EXIT_USER_ERROR, EXIT_STOPPED} and self._allocation.array_id is not None:
@@ -123,9 +128,7 @@ class SlurmJob:
         """Run the ranks once, on all nodes."""
         if self._was_asked:
             return Outcome(EXIT_REQUEUE, 0)
-        down = self._control.down(self._allocation.nodes)
-        if down:
-            raise NodesDownError(down)
+        self._stop_if_down()
         self._attempts += 1
         command = step_command(
             self._job,
@@ -144,6 +147,36 @@ class SlurmJob:
         outcomes = read_outcomes(log_folder)
         # srun ends all agents once one has failed; who has left nothing was not the first.
         return joined(list(outcomes.values())) if outcomes else Outcome(EXIT_REQUEUE if self._was_asked else 1, 0)
+
+    def _stop_if_down(self) -> None:
+        down = self._control.down(self._allocation.nodes)
+        if down:
+            self._say(f"{', '.join(down)}: Slurm says down, failing, or that it does not answer")
+            raise UnfitNodesError(down)
+
+    def _look_at_nodes(self) -> None:
+        """Check that all nodes are as they have to be; inside a container nobody looks.
+
+        Raises:
+            LaunchError: something is wrong on all of them.
+            UnfitNodesError: some are not fit.
+        """
+        self._stop_if_down()
+        if self._container is not None:
+            return
+        nodes, job = self._allocation.nodes, self._job
+        port = self._allocation.port(1)
+        verdict = self._control.check(nodes, port=port, config=job.config, config_path=job.config_path)
+        # Where Slurm reaches nodes by other addresses than their names, so do the ranks.
+        by_name = self._allocation.head == nodes[0]
+        problems = [one for one in verdict.problems if by_name or one.check != "names"]
+        unfit = sorted({one.host for one in problems if one.host is not None})
+        if len(unfit) == len(nodes) or any(one.host is None for one in problems):
+            raise LaunchError([one.line() for one in problems])
+        for one in problems:
+            self._say(one.line())
+        if unfit:
+            raise UnfitNodesError(unfit)
 
     def _ask_to_stop(self, _: int, __: FrameType | None) -> None:
         self._was_asked = True
@@ -198,8 +231,7 @@ def step_command(
     """
     if container is not None:
         job = replace(job, python=container.python)
-    port = port_of(f"{allocation.job_id}/{allocation.restarts}/{attempt}")
-    rendezvous = Rendezvous(len(allocation.nodes), allocation.head, port)
+    rendezvous = Rendezvous(len(allocation.nodes), allocation.head, allocation.port(attempt))
     ranks = torchrun_command(job, log_folder, rendezvous=rendezvous, stop_after_seconds=stop_after_seconds)
     agent = agent_command(job, ranks, "--quiet")
     inside, before = _container_words(container, uses_gpu=job.config.training.device != "cpu")

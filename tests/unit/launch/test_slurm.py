@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from gptdist.cli.main import main
-from gptdist.errors import EXIT_DONE, EXIT_REQUEUE, EXIT_STOPPED, EXIT_USER_ERROR
+from gptdist.errors import EXIT_DONE, EXIT_REQUEUE, EXIT_STOPPED, EXIT_USER_ERROR, LaunchError
 from gptdist.telemetry.ledger import Ledger
 from launch.checks import read_job
 from launch.job import Job
 from launch.outcome import Outcome
+from launch.preflight.verdict import Problem, Verdict
 from launch.slurm import Container, SlurmOptions, batch_script, next_script, time_seconds
 from launch.slurm_control import Control
 from launch.slurm_job import Allocation, SlurmJob, step_command
@@ -147,9 +148,12 @@ def test_each_attempt_meets_on_a_port_of_its_own(tmp_path: Path) -> None:
 class Told(Control):
     """A controller that notes what it is told."""
 
-    def __init__(self, down: Sequence[str] = ()) -> None:
+    def __init__(self, down: Sequence[str] = (), problems: Sequence[Problem] = ()) -> None:
         self.told: list[tuple[str, ...]] = []
-        self._down = list(down)
+        self._down, self._problems = list(down), tuple(problems)
+
+    def check(self, nodes: Sequence[str], **_: object) -> Verdict:
+        return Verdict(tuple(nodes), (), self._problems)
 
     def down(self, nodes: Sequence[str]) -> list[str]:
         return self._down
@@ -225,6 +229,29 @@ def test_a_chain_goes_on_without_being_requeued_and_ends_where_a_person_is_neede
 def test_lost_nodes_are_left_out_of_the_next_start(tmp_path: Path) -> None:
     control = Told(down=["n2"])
     assert SlurmJob(_job(tmp_path), TWO, control, None).run() == EXIT_REQUEUE
+    assert control.told == [("requeue", "77", "n2")]
+
+
+def test_nodes_that_are_not_fit_are_left_out_unless_all_are_so(tmp_path: Path, capfd) -> None:
+    clock = [Problem("clock", "is 90 s late; set it", node) for node in TWO.nodes]
+    control = Told(problems=clock[1:])
+    assert SlurmJob(_job(tmp_path), TWO, control, None).run() == EXIT_REQUEUE
+    assert control.told == [("requeue", "77", "n2")]
+    assert capfd.readouterr().err.splitlines() == [
+        "gptdist: n2: clock: is 90 s late; set it",
+        "gptdist: cannot go on with n2; the job goes on elsewhere",
+    ]
+    for problems in (clock, [Problem("folder", "is not writable")]):
+        with pytest.raises(LaunchError, match=r"clock: is 90 s late|folder: is not writable"):
+            SlurmJob(_job(tmp_path), TWO, Told(problems=problems), None).run()
+
+
+def test_names_are_looked_at_where_ranks_meet_by_them(tmp_path: Path) -> None:
+    unknown = [Problem("names", "does not know n1", "n2")]
+    assert _ends(tmp_path, EXIT_DONE, TWO, Told(problems=unknown)) == EXIT_DONE
+    by_name = Allocation("77", ("n1", "n2"), "n1")
+    control = Told(problems=unknown)
+    _ends(tmp_path, EXIT_DONE, by_name, control)
     assert control.told == [("requeue", "77", "n2")]
 
 
