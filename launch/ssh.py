@@ -139,6 +139,9 @@ def trouble(answer: Answer, command: NodeCommand, folder: Path) -> str | None:
 
 
 def _reason(answer: Answer, said: str) -> str:
+    if not answer.errors.strip():
+        dead = ALIVE_SECONDS * ALIVE_COUNT
+        return f"the connection has ended, or had no sign of life for {dead} s; is it up, and its network?"
     for phrase, meaning in _REASONS:
         if phrase in answer.errors:
             place = re.search(r"Offending .* key in (\S+)", answer.errors)

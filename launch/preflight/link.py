@@ -1,74 +1,68 @@
-"""One host's part in measuring links: ``python -m launch.preflight.link [NAME]``.
+"""One host's part in measuring a link: ``python -m launch.preflight.link [NAME]``.
 
-Reads the plan of all meetings as JSON on standard input, goes through its own, and prints one line of JSON. Each
-meeting is a process group of two ranks, one on each host, with the backend that the training will use.
+Reads as JSON on standard input who meets whom, and prints one line of JSON. The two of a meeting are the ranks of a
+process group, with the backend that the training will use.
 """
 
 import json
+import os
 import sys
+import threading
 import time
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
+from torch._C._distributed_c10d import Store, TCPStore
 
-from launch.preflight.link_plan import own_meetings
 from launch.preflight.probe import own_name
 
-START_SECONDS = 60
-"""How long a host waits for the other: its torch may still be loading, or another meeting of it is slow."""
+PATIENCE = timedelta(seconds=60)
+"""How long a host waits for the other, whose torch may still be loading."""
 
 MIN_BYTES, MAX_BYTES = 2**20, 2**28
 """Of the buffer; it grows until one all-reduce takes ENOUGH_SECONDS."""
 
 ENOUGH_SECONDS = 0.1
 _LATENCY_ROUNDS = 50
+_LOOK_SECONDS = 0.2
 _REPEATS = 3
 
 
 def main() -> None:
-    """Answer the plan on standard input."""
-    plan = json.loads(sys.stdin.read())
-    print(json.dumps(measure_all(plan, own_name(sys.argv[1:]))), flush=True)  # noqa: T201 - it is what is asked for
+    """Answer the request on standard input."""
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    request = json.loads(sys.stdin.read())
+    print(json.dumps(measure(request, own_name(sys.argv[1:]))), flush=True)  # noqa: T201 - it is what is asked for
 
 
-def measure_all(plan: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return what ``name`` measures with each of its peers; a meeting that fails has an error instead."""
-    meetings = own_meetings(plan["rounds"], name)
-    uses_gpu = plan["device"] != "cpu" and torch.cuda.is_available()
-    own_store = _listen(plan["port"]) if any(first == name for first, _ in meetings) else None
-    rows = []
-    for first, second in meetings:
-        peer = second if first == name else first
-        try:
-            store = own_store if first == name and own_store is not None else _join(first, plan["port"])
-            row = _meet(PrefixStore(f"{first} {second}", store), rank=int(first != name), uses_gpu=uses_gpu)
-        except (RuntimeError, OSError, ValueError) as error:  # torch's own of a peer that fails or does not come
-            row = {"error": (str(error).splitlines() or [""])[0][:200]}
-        rows.append({"peer": peer, **row})
-    return {"name": name, "links": rows}
+def _end_with(parent: int) -> None:
+    """End once ``parent`` is gone, as sshd's session is when ssh has been ended: the port is needed again."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK_SECONDS)
+    os._exit(1)
 
 
-def _listen(port: int) -> Store:
-    """Serve the store of all meetings that this host is the first of."""
-    return TCPStore("0.0.0.0", port, is_master=True, wait_for_workers=False, timeout=_timeout())
-
-
-def _join(host: str, port: int) -> Store:
-    return TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=_timeout())
-
-
-def _timeout() -> timedelta:
-    return timedelta(seconds=START_SECONDS)
+def measure(request: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return what ``name`` measures with the one that it meets; if that fails there is an error instead."""
+    first, _ = next(pair for pair in request["meetings"] if name in pair)
+    uses_gpu = request["device"] != "cpu" and torch.cuda.is_available()
+    try:
+        if name == first:
+            store: Store = TCPStore("0.0.0.0", request["port"], is_master=True, wait_for_workers=False)
+        else:
+            store = TCPStore(first, request["port"], is_master=False, wait_for_workers=False, timeout=PATIENCE)
+        return {"name": name, **_meet(store, rank=int(name != first), uses_gpu=uses_gpu)}
+    except (RuntimeError, OSError, ValueError) as error:  # torch's own of a peer that fails or does not come
+        return {"name": name, "error": (str(error).splitlines() or [""])[0][:200]}
 
 
 def _meet(store: Store, *, rank: int, uses_gpu: bool) -> dict[str, Any]:
     """Measure with the other host. Collective: both hosts call it."""
     device = torch.device("cuda", 0) if uses_gpu else torch.device("cpu")
     backend = "nccl" if uses_gpu else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=2, timeout=_timeout())
+    dist.init_process_group(backend, store=store, rank=rank, world_size=2, timeout=PATIENCE)
     try:
         latency = min(_seconds(torch.ones(1, device=device), _LATENCY_ROUNDS) for _ in range(_REPEATS))
         return {"gbit_per_second": _bandwidth(device), "latency_us": latency * 1e6}

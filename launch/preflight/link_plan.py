@@ -17,17 +17,17 @@ SLOW_FRACTION = 0.5
 
 @dataclass(frozen=True)
 class Meeting:
-    """Two hosts measure the link between them; the first one's store is where they meet."""
+    """Two hosts measure the link between them; they meet at the first one's store."""
 
     first: str
     second: str
 
 
-def rounds(hosts: Sequence[str]) -> list[list[Meeting]]:
+def rounds(between: Iterable[tuple[str, str]]) -> list[list[Meeting]]:
     """Return the meetings of each round; in a round a host has one at most, and all run at the same time."""
     found: list[list[Meeting]] = []
     busy: list[set[str]] = []
-    for first, second in pairs(hosts):
+    for first, second in between:
         number = next((place for place, taken in enumerate(busy) if not taken & {first, second}), len(found))
         if number == len(found):
             found.append([])
@@ -61,22 +61,44 @@ def blame(links: Iterable[Link], fraction: float = SLOW_FRACTION) -> list[Proble
     for link in links:
         for host in link.hosts:
             of_host[host].append(link)
-    best = {host: max(_speed(link) for link in own) for host, own in of_host.items()}
-    if not best:
-        return []
-    usual = median(best.values())
+    best, usual = _best(links), _usual(links)
     slow = {host for host, speed in best.items() if speed < fraction * usual}
     problems = [_slow_host(host, best[host], usual, of_host[host]) for host in best if host in slow]
-    for link in links:
+    for link in suspects(links, fraction):
         if slow & set(link.hosts):
             continue
         if link.gbit_per_second is None:
             problems.append(Problem("link", f"{link.line()}; neither host is known to be at fault"))
-        elif link.gbit_per_second < fraction * usual:
+        else:
             problems.append(
                 Problem("link", f"{link.line()}, median {usual:.3g}; both hosts are faster with others: see the path")
             )
     return problems
+
+
+def suspects(links: Sequence[Link], fraction: float = SLOW_FRACTION) -> list[Link]:
+    """Return the links that failed or are slow."""
+    return [link for link in links if link.gbit_per_second is None or link.gbit_per_second < fraction * _usual(links)]
+
+
+def better(links: Sequence[Link], again: Sequence[Link]) -> list[Link]:
+    """Return the links, each with its better measurement of two where there are two."""
+    second = {link.hosts: link for link in again}
+    return [max(link, second.get(link.hosts, link), key=_speed) for link in links]
+
+
+def _best(links: Sequence[Link]) -> dict[str, float]:
+    """Return the speed of each host's best link."""
+    best: dict[str, float] = {}
+    for link in links:
+        for host in link.hosts:
+            best[host] = max(best.get(host, 0.0), _speed(link))
+    return best
+
+
+def _usual(links: Sequence[Link]) -> float:
+    best = _best(links)
+    return median(best.values()) if best else 0.0
 
 
 def _speed(link: Link) -> float:
@@ -93,25 +115,9 @@ def _slow_host(host: str, speed: float, usual: float, links: Sequence[Link]) -> 
     )
 
 
-def plan_tree(schedule: Sequence[Sequence[Meeting]]) -> list[list[list[str]]]:
-    """Return the rounds as plain data."""
-    return [[[meeting.first, meeting.second] for meeting in one] for one in schedule]
-
-
-def own_meetings(plan: Sequence[Sequence[Sequence[str]]], name: str) -> list[tuple[str, str]]:
-    """Return the meetings of a host, in order."""
-    return [(pair[0], pair[1]) for one in plan for pair in one if name in pair]
-
-
-def links_of(
-    measured: Mapping[str, Sequence[Mapping[str, object]]], schedule: Sequence[Sequence[Meeting]]
-) -> list[Link]:
-    """Return a link for each meeting, from what each host says of its own."""
-    links = []
-    for meeting in (meeting for one in schedule for meeting in one):
-        said = [row for row in measured.get(meeting.first, []) if row["peer"] == meeting.second]
-        links.append(_link(meeting, said[0] if said else {"error": f"{meeting.first} says nothing"}))
-    return links
+def links_of(measured: Mapping[str, Mapping[str, object]], meetings: Iterable[Meeting]) -> list[Link]:
+    """Return a link for each meeting of a round, from what its first host says."""
+    return [_link(one, measured.get(one.first, {"error": f"{one.first} says nothing"})) for one in meetings]
 
 
 def _link(meeting: Meeting, said: Mapping[str, object]) -> Link:

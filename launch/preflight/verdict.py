@@ -62,8 +62,6 @@ class Verdict:
     """What the table shows of a host and a check instead of ok."""
 
     links: tuple[Link, ...] = ()
-    notes: tuple[str, ...] = ()
-    """What is worth knowing and nobody's fault."""
 
     @property
     def passed(self) -> bool:
@@ -90,7 +88,6 @@ class Verdict:
             *self._table(),
             *(problem.line() for problem in self.problems),
             *self._link_lines(),
-            *self.notes,
             self.line(),
         ]
 
@@ -124,7 +121,6 @@ class Verdict:
                 }
                 for link in self.links
             ],
-            "notes": list(self.notes),
         }
 
     def _table(self) -> list[str]:
@@ -144,13 +140,12 @@ class Verdict:
         return "?" if "reach" in failed else self.shown.get((host, check), "ok")
 
     def _link_lines(self) -> list[str]:
-        failed = [link.line() for link in self.links if link.gbit_per_second is None]
+        """Return the slowest link; those that failed are among the problems."""
         measured = sorted((speed, link.line()) for link in self.links if (speed := link.gbit_per_second) is not None)
         if not measured:
-            return failed
+            return []
         middle = median(speed for speed, _ in measured)
-        slowest = f"slowest {measured[0][1]}; median {middle:.3g} Gbit/s of {_count(len(measured), 'link')}"
-        return [*failed, slowest]
+        return [f"slowest {measured[0][1]}; median {middle:.3g} Gbit/s of {_count(len(measured), 'link')}"]
 
 
 def _count(number: int, word: str) -> str:

@@ -76,6 +76,23 @@ def test_a_slow_link_is_the_fault_of_one(cluster: Cluster) -> None:
     assert all(0.02 < speed < 0.1 for pair, speed in speeds.items() if "node2" in pair), speeds
 
 
+def test_a_host_measures_no_longer_than_it_is_asked_to(cluster: Cluster) -> None:
+    plan = json.dumps({"meetings": [["node1", "node2"]], "port": PORT, "device": "cpu"})
+    line = f"cd {repository()} && exec env PYTHONPATH=. {sys.executable} -m launch.preflight.link node1"
+    ssh = cluster.popen(LOGIN, ["ssh", "node1", line], stdin=subprocess.PIPE, text=True)
+    assert ssh.stdin is not None
+    ssh.stdin.write(plan)
+    ssh.stdin.close()
+    _wait_until_it_listens(cluster)
+    assert any("launch.preflight.link" in line for line in cluster.processes("node1").values())
+    cluster.send_signal(ssh, signal.SIGKILL)
+    ssh.wait(timeout=10)
+    deadline = time.monotonic() + 20
+    while left := cluster.processes("node1"):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+
+
 def test_every_fault_is_found_where_it_is(cluster: Cluster) -> None:
     """One look at eight hosts: each but the last has another fault, provoked for real. They keep them."""
     run = _run(cluster)

@@ -1,13 +1,18 @@
 """Which pairs of hosts are measured, and who is to blame for what comes out."""
 
 import itertools
+import json
+from collections.abc import Sequence, Set
+from dataclasses import replace
 
 import pytest
 
 from gptdist.config.load import load_config
 from gptdist.config.run import RunConfig
 from launch.preflight.disk import checkpoint_bytes, kept_checkpoints, room_problem
-from launch.preflight.link_plan import blame, links_of, own_meetings, pairs, plan_tree, rounds
+from launch.preflight.link_check import check_links
+from launch.preflight.link_plan import Meeting, better, blame, links_of, pairs, rounds, suspects
+from launch.preflight.reach import Reply
 from launch.preflight.verdict import Link, Verdict
 from tests.support.ranks import repository
 
@@ -20,7 +25,7 @@ def _hosts(count: int) -> list[str]:
 
 @pytest.mark.parametrize("count", [2, 3, 4, 5, 6, 7, 16, 33, 1024])
 def test_rounds_are_of_disjoint_pairs_and_each_host_has_others(count: int) -> None:
-    schedule = rounds(_hosts(count))
+    schedule = rounds(pairs(_hosts(count)))
     for meetings in schedule:
         names = [name for meeting in meetings for name in (meeting.first, meeting.second)]
         assert len(names) == len(set(names)), "a host is in two meetings at once"
@@ -30,14 +35,6 @@ def test_rounds_are_of_disjoint_pairs_and_each_host_has_others(count: int) -> No
     peers = min(4, count - 1)
     assert all(sum(host in pair for pair in met) == peers for host in _hosts(count))
     assert len(schedule) <= 2 * peers - 1 or count == 2
-
-
-def test_each_host_keeps_its_meetings_in_order() -> None:
-    plan = plan_tree(rounds(_hosts(5)))
-    for host in _hosts(5):
-        own = own_meetings(plan, host)
-        assert len(own) == 4
-        assert [pair for one in plan for pair in one if host in pair] == [list(pair) for pair in own]
 
 
 def _measured(count: int, slow: set[str], broken: frozenset[str] = frozenset()) -> list[Link]:
@@ -89,12 +86,69 @@ def test_differences_of_some_percent_are_no_fault() -> None:
     assert lines[-2].endswith(": 7 Gbit/s, 50 us; median 8.5 Gbit/s of 32 links")
 
 
+def test_of_two_measurements_the_better_counts() -> None:
+    links = _measured(5, {"n1"}, frozenset({"n3"}))
+    doubtful = suspects(links)
+    assert {link.hosts for link in doubtful} == {pair for pair in pairs(_hosts(5)) if {"n1", "n3"} & set(pair)}
+    again = [replace(link, gbit_per_second=9.0, latency_us=1.0) for link in doubtful if "n3" not in link.hosts]
+    assert [problem.host for problem in blame(better(links, again))] == ["n3"]
+    worse = [replace(link, gbit_per_second=0.5, latency_us=1.0) for link in links]
+    assert better(_measured(5, set()), worse) == _measured(5, set())
+
+
+class _Network:
+    """Answers as hosts would of which some are dead, and some slow when asked for the first time."""
+
+    def __init__(self, dead: Set[str] = frozenset(), slow_at_first: Set[str] = frozenset()) -> None:
+        self.asked: list[list[str]] = []
+        self._dead, self._slow = dead, {frozenset((host, other)) for host in slow_at_first for other in _hosts(5)}
+
+    def ask(
+        self, module: str, hosts: Sequence[str], request: str, *, timeout_seconds: float, parallel: int = 64
+    ) -> list[Reply]:
+        assert parallel >= len(hosts), "one would wait for another that is not started"
+        self.asked.append(list(hosts))
+        replies = []
+        for pair in json.loads(request)["meetings"]:
+            for host in pair:
+                speed = 1.0 if frozenset(pair) in self._slow else 10.0
+                facts = {"name": host, "gbit_per_second": speed, "latency_us": 5.0}
+                if host in self._dead:
+                    replies.append(Reply(host, None, f"{host}: is gone", 0.0, 1.0))
+                else:
+                    replies.append(Reply(host, {"error": "alone"} if self._dead & set(pair) else facts, None, 0.0, 1.0))
+            self._slow.discard(frozenset(pair))
+        return replies
+
+
+def _looked(network: _Network) -> Verdict:
+    return check_links(Verdict(tuple(_hosts(5)), ("link",), ()), network, port=1, device="cpu")
+
+
+def test_a_dead_host_is_asked_once_and_its_peers_are_not_to_blame() -> None:
+    network = _Network(dead={"n1"})
+    verdict = _looked(network)
+    assert [problem.line() for problem in verdict.problems] == ["n1: link: is gone"]
+    assert sum("n1" in hosts for hosts in network.asked) == 1
+
+
+def test_a_second_look_clears_a_host_that_was_slow_once() -> None:
+    network = _Network(slow_at_first={"n2"})
+    verdict = _looked(network)
+    assert verdict.passed
+    again = network.asked[len(rounds(pairs(_hosts(5)))) :]
+    assert all("n2" in hosts and len(hosts) == 2 for hosts in again)
+    assert len(again) == 4
+
+
 def test_what_a_host_does_not_say_is_a_failed_link() -> None:
-    schedule = rounds(["a", "b", "c"])
-    links = links_of({"a": [{"peer": "b", "gbit_per_second": 3.0, "latency_us": 9.0}]}, schedule)
-    by_hosts = {link.hosts: link for link in links}
-    assert by_hosts["a", "b"] == Link(("a", "b"), 3.0, 9.0)
-    assert by_hosts["b", "c"].error == "b says nothing"
+    measured = {"a": {"gbit_per_second": 3.0, "latency_us": 9.0}, "b": {"error": "x"}, "c": {"error": "timed out"}}
+    meetings = [Meeting("a", "b"), Meeting("c", "d"), Meeting("e", "f")]
+    assert links_of(measured, meetings) == [
+        Link(("a", "b"), 3.0, 9.0),
+        Link(("c", "d"), None, None, "timed out"),
+        Link(("e", "f"), None, None, "e says nothing"),
+    ]
 
 
 def _config(*overrides: str) -> RunConfig:
