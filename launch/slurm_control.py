@@ -36,8 +36,11 @@ class Control:
         return found[1] if found else node
 
     def down(self, nodes: Sequence[str]) -> list[str]:
-        """Return which of ``nodes`` are gone."""
-        states = _output("sinfo", "--noheader", "--Node", f"--nodes={','.join(nodes)}", "--format=%N %T")
+        """Return which of ``nodes`` are gone; none, where the controller itself does not answer."""
+        try:
+            states = _output("sinfo", "--noheader", "--Node", f"--nodes={','.join(nodes)}", "--format=%N %T")
+        except LaunchError:
+            return []
         found = [line.split() for line in states.splitlines()]
         return sorted({name for name, state in found if _GONE.match(state.lower())})
 
@@ -68,13 +71,13 @@ class Control:
             return EXIT_REQUEUE
         say(f"job {job_id} is requeued")
         if without:
-            self._exclude(job_id, without)
+            self.exclude(job_id, without)
             return EXIT_REQUEUE
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(REQUEUE_SECONDS)
         return EXIT_REQUEUE
 
-    def _exclude(self, job_id: str, nodes: Sequence[str]) -> None:
+    def exclude(self, job_id: str, nodes: Sequence[str]) -> None:
         """Keep a job in the queue off ``nodes``, and off those that it is kept off already."""
         before = self._fact(job_id, "ExcNodeList")
         excluded = ",".join([*([] if before == "(null)" else [before]), *nodes])

@@ -19,6 +19,7 @@ from gptdist.config.run import RunConfig
 from gptdist.device.rank_environment import port_of
 from gptdist.errors import (
     EXIT_DONE,
+    EXIT_FAILED,
     EXIT_REQUEUE,
     EXIT_STOPPED,
     EXIT_USER_ERROR,
@@ -146,7 +147,9 @@ class SlurmJob:
         self._step.wait()
         outcomes = read_outcomes(log_folder)
         # srun ends all agents once one has failed; who has left nothing was not the first.
-        return joined(list(outcomes.values())) if outcomes else Outcome(EXIT_REQUEUE if self._was_asked else 1, 0)
+        if outcomes:
+            return joined(list(outcomes.values()))
+        return Outcome(EXIT_REQUEUE if self._was_asked else EXIT_FAILED, 0)
 
     def _stop_if_down(self) -> None:
         down = self._control.down(self._allocation.nodes)
@@ -188,6 +191,9 @@ class SlurmJob:
         allocation, config = self._allocation, self._job.config
         if allocation.element is not None:
             is_last = allocation.element == allocation.last_element
+            for later in range(allocation.element + 1, (allocation.last_element or 0) + 1):
+                if without:
+                    self._control.exclude(f"{allocation.array_id}_{later}", without)
             self._say(
                 f"step {newest_step(config.checkpoints_folder)} of {config.training.train_steps} is saved; "
                 + ("the chain is at its end, the same command goes on" if is_last else "the next job goes on")

@@ -226,6 +226,12 @@ def test_what_the_controller_is_asked(slurm: Slurm, tmp_path: Path, monkeypatch)
     while control.down(("n1", "n2")):  # until the daemon has said that it is there
         assert time.monotonic() < deadline
         time.sleep(0.2)
+    rest = slurm.call("sbatch", "--parsable", "--hold", "--array=1-3%1", *_QUICK)
+    for node in ("n2", "n1"):
+        control.exclude(f"{rest}_3", [node])
+    assert SlurmRun(slurm, tmp_path, f"{rest}_3").fact("ExcNodeList") == "n2,n1"
+    slurm.call("scancel", rest)
+
     code = "import os, signal; from launch.slurm_control import Control as C; "
     again = "C().requeue(os.environ['SLURM_JOB_ID'], print, without=['n1'])"
     moved = slurm.run_code(tmp_path, code + again)

@@ -158,6 +158,9 @@ class Told(Control):
     def down(self, nodes: Sequence[str]) -> list[str]:
         return self._down
 
+    def exclude(self, job_id: str, nodes: Sequence[str]) -> None:
+        self.told.append(("exclude", job_id, *nodes))
+
     def cancel_pending(self, array_id: str) -> None:
         self.told.append(("cancel", array_id))
 
@@ -230,6 +233,23 @@ def test_lost_nodes_are_left_out_of_the_next_start(tmp_path: Path) -> None:
     control = Told(down=["n2"])
     assert SlurmJob(_job(tmp_path), TWO, control, None).run() == EXIT_REQUEUE
     assert control.told == [("requeue", "77", "n2")]
+
+
+def test_the_rest_of_a_chain_does_without_lost_nodes(tmp_path: Path) -> None:
+    control = Told(down=["n2"])
+    second = Allocation("78", ("n1", "n2"), "n1", 0, 2, 4, array_id="76")
+    assert SlurmJob(_job(tmp_path), second, control, None).run() == EXIT_DONE
+    assert control.told == [("exclude", "76_3", "n2"), ("exclude", "76_4", "n2")]
+
+
+def test_a_controller_that_does_not_answer_has_lost_no_nodes(tmp_path: Path, monkeypatch) -> None:
+    sinfo = tmp_path / "sinfo"
+    sinfo.write_text("#!/bin/sh\necho 'slurm_load_node: Unable to contact slurm controller' >&2; exit 1\n")
+    sinfo.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    assert Control().down(["n1"]) == []
+    sinfo.write_text("#!/bin/sh\necho 'n1 mixed\nn2 down*\nn3 idle*\nn4 draining\nn5 failing'\n")
+    assert Control().down(["n1"]) == ["n2", "n3", "n5"]
 
 
 def test_nodes_that_are_not_fit_are_left_out_unless_all_are_so(tmp_path: Path, capfd) -> None:
