@@ -22,6 +22,7 @@ from types import FrameType
 from gptdist.device.parent_death import die_with_parent
 from gptdist.durable import write_whole
 from gptdist.errors import TrainingError
+from gptdist.telemetry.fence import make_current
 from gptdist.telemetry.heartbeat import ENDED, HEARTBEAT_DIR, Beat, node_folder, node_name, read_beats
 from gptdist.telemetry.rank_log import LOG_DIR, STACKS_SIGNAL, Failure, stacks_path
 from launch.job import NodeCommand
@@ -36,6 +37,13 @@ STACKS_SECONDS = 2.0
 """How long ranks get to write their stacks."""
 
 KILL_SECONDS = 10.0
+REQUESTS = {"T": signal.SIGTERM, "I": signal.SIGINT, "U": signal.SIGUSR1}
+"""Letters on an agent's standard input that ask for a stop, and the signals that they stand for."""
+
+GIVE_UP = "K"
+"""Another letter: kill the ranks."""
+
+SIGN_OF_LIFE, SIGN_SECONDS = b"\0", 2.0
 _BEATS = "beats_"
 
 Say = Callable[[str], None]
@@ -44,13 +52,14 @@ Say = Callable[[str], None]
 class Agent:
     """Runs the ranks of this node to their end."""
 
-    def __init__(self, command: NodeCommand, limits: Limits, say: Say) -> None:
+    def __init__(self, command: NodeCommand, limits: Limits, say: Say, *, is_supervised: bool = True) -> None:
         """Start nothing yet.
 
         Args:
             command: starts the ranks; its environment names the folders of logs and heartbeats.
             limits: how long ranks may be silent.
             say: shows a line to the user.
+            is_supervised: whoever started this has made its launch the current one.
 
         Raises:
             TrainingError: the folder of heartbeats is another user's.
@@ -59,6 +68,10 @@ class Agent:
         self._command, self._limits, self._say = command, limits, say
         self._logs, self._beats = Path(environment[LOG_DIR]), node_folder(environment[HEARTBEAT_DIR])
         self._node = node_name()
+        self._is_supervised = is_supervised
+        self._process: subprocess.Popen[bytes] | None = None
+        self._asked: list[tuple[float, signal.Signals]] = []
+        self._gives_up = False
         self._told = 0.0
         self._looked: list[RankView] = []
         self._looked_at = 0.0
@@ -67,38 +80,68 @@ class Agent:
         """Start the ranks, wait for their end, and return how that was."""
         self._logs.mkdir(parents=True, exist_ok=True)
         _make_private(self._beats)
+        if not self._is_supervised:
+            make_current(self._logs)
         try:
-            process = subprocess.Popen(
-                self._command.argv,
-                env={**os.environ, **dict(self._command.environment)},
-                preexec_fn=partial(die_with_parent, os.getpid()),  # noqa: PLW1509 - no other thread holds a lock
-            )
-            with _passing_signals_on(process) as passed_on:
-                failure = self._watch(process, passed_on)
+            with self._taking_signals():
+                process = subprocess.Popen(
+                    self._command.argv,
+                    env={**os.environ, **dict(self._command.environment)},
+                    preexec_fn=partial(die_with_parent, os.getpid()),  # noqa: PLW1509 - takes no lock
+                )
+                self._process = process
+                for _, number in self._asked:  # before there was anything to pass it to
+                    process.send_signal(number)
+                failure = self._watch(process)
             beats = read_beats(self._beats)
             failures = failures_on(self._logs, self._node, beats) if failure is None else [failure]
-            outcome = outcome_of(beats, failures, process.wait(), was_asked=bool(passed_on))
+            outcome = outcome_of(beats, failures, process.wait(), was_asked=bool(self._asked))
             leave_outcome(self._logs, self._node, outcome)
             return outcome
         finally:
             shutil.rmtree(self._beats, ignore_errors=True)
 
-    def _watch(self, process: subprocess.Popen[bytes], passed_on: list[float]) -> Failure | None:
-        """Wait until torchrun has ended; return a stall if that is why.
+    def ask(self, number: signal.Signals) -> None:
+        """Pass on what asks for a stop, so that the ranks can save; from any thread."""
+        self._asked.append((time.monotonic(), number))
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(number)
 
-        Args:
-            process: torchrun.
-            passed_on: when signals were passed on to it; it kills the ranks itself, unless it hangs.
-        """
+    def _is_too_late(self) -> bool:
+        """Tell whether the ranks should have ended; torchrun kills them itself, unless it hangs."""
+        patience = self._limits.shutdown_seconds + KILL_SECONDS
+        return bool(self._asked) and time.monotonic() - self._asked[0][0] > patience
+
+    def give_up(self) -> None:
+        """Have the ranks killed, as others that they need are gone; from any thread."""
+        self._gives_up = True
+
+    @contextlib.contextmanager
+    def _taking_signals(self) -> Iterator[None]:
+        def forward(number: int, _: FrameType | None) -> None:
+            self.ask(signal.Signals(number))
+
+        # On Ctrl-C the terminal signals the whole group: torchrun has it already.
+        before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN)}
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            before[number] = signal.signal(number, forward)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _watch(self, process: subprocess.Popen[bytes]) -> Failure | None:
+        """Wait until torchrun has ended; return a stall if that is why."""
         started = time.monotonic()
         while process.poll() is None:
             time.sleep(POLL_SECONDS)
             ranks = views(read_beats(self._beats), self._node)
-            self._tell(ranks)
-            self._name_the_slow(ranks)
-            if passed_on and time.monotonic() - passed_on[0] > self._limits.shutdown_seconds + KILL_SECONDS:
+            if self._gives_up or self._is_too_late():
                 _end(process, [one.beat for one in ranks])
                 return None
+            self._tell(ranks)
+            self._name_the_slow(ranks)
             has_begun = bool(ranks) or time.monotonic() - started < self._limits.startup_seconds
             if not has_begun or stalled(ranks, self._limits):
                 return self._end_stalled(process, ranks)
@@ -187,27 +230,6 @@ def _end(process: subprocess.Popen[bytes], beats: list[Beat]) -> None:
     process.wait(KILL_SECONDS)
 
 
-@contextlib.contextmanager
-def _passing_signals_on(process: subprocess.Popen[bytes]) -> Iterator[list[float]]:
-    """Pass on what asks for a stop, so that the ranks can save; yield the list of when that was."""
-    passed_on: list[float] = []
-
-    def forward(number: int, _: FrameType | None) -> None:
-        passed_on.append(time.monotonic())
-        if process.poll() is None:
-            process.send_signal(number)
-
-    # On Ctrl-C the terminal signals the whole group: torchrun has it already.
-    before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN)}
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        before[number] = signal.signal(number, forward)
-    try:
-        yield passed_on
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def show_failure(outcome: Outcome, logs: Path, say: Say) -> None:
     """Show the first failure, if there is one, and where the rest is."""
     first = outcome.first_failure
@@ -222,15 +244,31 @@ def show_failure(outcome: Outcome, logs: Path, say: Say) -> None:
     say(f"logs of all ranks: {logs}{others}")
 
 
-def _end_with_stdin() -> None:
-    """End this process as by SIGTERM when whoever holds the other end of its standard input is gone."""
+def _obey_stdin(agent: Agent) -> None:
+    """Do what letters on standard input say; at its end, whoever held the other end is gone: stop as by SIGTERM."""
 
-    def wait() -> None:
-        while os.read(0, 1024):
-            pass
-        os.kill(os.getpid(), signal.SIGTERM)
+    def listen() -> None:
+        while letters := os.read(0, 1024).decode(errors="replace"):
+            for letter in letters:
+                if letter == GIVE_UP:
+                    agent.give_up()
+                elif letter in REQUESTS:
+                    agent.ask(REQUESTS[letter])
+        agent.ask(signal.SIGTERM)
 
-    threading.Thread(target=wait, daemon=True, name="wait for the end of stdin").start()
+    threading.Thread(target=listen, daemon=True, name="requests").start()
+
+
+def _give_signs_of_life() -> None:
+    """Write a NUL byte now and then, which no text has: a host that was cut off would only be silent."""
+
+    def write() -> None:
+        with contextlib.suppress(OSError):  # whoever listened is gone
+            while True:
+                os.write(1, SIGN_OF_LIFE)
+                time.sleep(SIGN_SECONDS)
+
+    threading.Thread(target=write, daemon=True, name="signs of life").start()
 
 
 def main(arguments: list[str]) -> int:
@@ -239,12 +277,11 @@ def main(arguments: list[str]) -> int:
     for name in ("stall", "startup", "shutdown"):
         parser.add_argument(f"--{name}-seconds", type=float, required=True)
     parser.add_argument("--ranks", type=int, required=True, help="that are started here")
-    parser.add_argument("--end-with-stdin", action="store_true", help="end when standard input does")
+    parser.add_argument("--end-with-stdin", action="store_true", help="end when standard input does, and obey letters")
+    parser.add_argument("--supervised", action="store_true", help="whoever listens wants NUL bytes as signs of life")
     parser.add_argument("--quiet", action="store_true", help="leave it to the launcher to show a failure")
     parser.add_argument("command", nargs="+")
     options = parser.parse_args(arguments)
-    if options.end_with_stdin:
-        _end_with_stdin()
     environment = {name: os.environ[name] for name in (LOG_DIR, HEARTBEAT_DIR)}
     if "OMP_NUM_THREADS" not in os.environ:
         environment["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // options.ranks))
@@ -255,7 +292,12 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
 
-    outcome = Agent(command, limits, say).run()
+    agent = Agent(command, limits, say, is_supervised=options.supervised)
+    if options.end_with_stdin:
+        _obey_stdin(agent)
+    if options.supervised:
+        _give_signs_of_life()
+    outcome = agent.run()
     if not options.quiet:
         show_failure(outcome, Path(os.environ[LOG_DIR]), say)
     return outcome.status

@@ -8,7 +8,7 @@ import re
 import shlex
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,19 @@ def remote_line(command: NodeCommand, folder: Path) -> str:
     """Return ``command`` as a line for any login shell, to be run in ``folder``; nothing in it is expanded."""
     words = ["env", *(f"{name}={value}" for name, value in command.environment), *command.argv]
     return f"cd {shlex.quote(str(folder))} && exec {shlex.join(words)}"
+
+
+_PASSED_ON = ("GLOO_", "LD_LIBRARY_PATH", "MKL_", "NCCL_", "OMP_", "PYTHON", "TORCH_", "UCX_")
+
+
+def passed_on(environment: Mapping[str, str], more: Sequence[str] = ()) -> tuple[tuple[str, str], ...]:
+    """Return the variables that ranks elsewhere get as they are here: of code and network, and ``more`` by name.
+
+    Keys and tokens are not among them: a command line can be read by every user of a host.
+    """
+    return tuple(
+        (name, value) for name, value in sorted(environment.items()) if name.startswith(_PASSED_ON) or name in more
+    )
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,31 @@
 """Keeps a job going: one attempt after the other, until it is done, stopped, or fails for good."""
 
+import contextlib
+import fcntl
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
 from gptdist.checkpoint.find import step_folders, step_of
 from gptdist.config.run import RunConfig
-from gptdist.errors import EXIT_FAILED, EXIT_REQUEUE, EXIT_STALLED
+from gptdist.errors import EXIT_FAILED, EXIT_REQUEUE, EXIT_STALLED, TrainingError
+from gptdist.telemetry.fence import make_current
 from gptdist.telemetry.ledger import LEDGER_NAME, Ledger, read_json_lines
 from launch.agent import show_failure
-from launch.job import next_log_folder
+from launch.job import LOGS_NAME, next_log_folder
 from launch.outcome import Outcome
 from launch.restarts import Ended, decide
 
+_LOCK_NAME = "lock"
+
 ENDED_EVENT = "ended"
 """What the ledger has of the end of an attempt that could not say so itself."""
+
+
+Regroup = Callable[[Outcome], str | None]
+"""Chooses the nodes of the next attempt by how the last one ended; returns why there are none."""
 
 
 class Attempt(Protocol):
@@ -27,14 +36,37 @@ class Attempt(Protocol):
         ...
 
 
-def supervise(config: RunConfig, attempt: Attempt, say: Callable[[str], None]) -> int:
+def supervise(
+    config: RunConfig,
+    attempt: Attempt,
+    say: Callable[[str], None],
+    *,
+    regroup: Regroup | None = None,
+    pause: Callable[[float], None] = time.sleep,
+) -> int:
     """Run attempts until there is nothing to be gained by another; return the exit status of the last.
 
     Args:
         config: the resolved config.
         attempt: starts the ranks.
         say: shows a line to the user.
+        regroup: is asked before each attempt but the first; default: the nodes stay as they are.
+        pause: waits so many seconds, or less where there is no use in it.
+
+    Raises:
+        TrainingError: another launch is at work in the run's folder.
     """
+    with _alone(config.folder):
+        return _supervise(config, attempt, say, regroup, pause)
+
+
+def _supervise(
+    config: RunConfig,
+    attempt: Attempt,
+    say: Callable[[str], None],
+    regroup: Regroup | None,
+    pause: Callable[[float], None],
+) -> int:
     begin, history = time.monotonic(), []
     saved_before = newest_step(config.checkpoints_folder)
     while True:
@@ -42,6 +74,7 @@ def supervise(config: RunConfig, attempt: Attempt, say: Callable[[str], None]) -
         if left is not None and left <= 0:
             return EXIT_REQUEUE
         logs, number = next_log_folder(config.folder), newest_attempt(config.folder)
+        make_current(logs)
         outcome = attempt(logs, left)
         history.append(Ended(outcome, newest_step(config.checkpoints_folder)))
         note_end(config.folder, outcome, number, history[-1].saved_step)
@@ -51,7 +84,26 @@ def supervise(config: RunConfig, attempt: Attempt, say: Callable[[str], None]) -
             say(decision.reason)
         if not decision.restarts:
             return outcome.status
-        time.sleep(decision.wait_seconds)
+        problem = regroup(outcome) if regroup is not None else None
+        if problem is not None:
+            say(problem)
+            return outcome.status
+        pause(decision.wait_seconds)
+
+
+@contextlib.contextmanager
+def _alone(run: Path) -> Iterator[None]:
+    """Keep other launches out of the run's folder, from the first attempt to the end of the last."""
+    path = run / LOGS_NAME / _LOCK_NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TrainingError(
+                f"{run}: another job is training here; wait for it, stop it, or set another run_dir"
+            ) from None
+        yield
 
 
 def remaining_seconds(config: RunConfig, begin: float) -> float | None:

@@ -31,6 +31,7 @@ from gptdist.checkpoint.seals import UNPROTECTED, Protection, write_manifest
 from gptdist.checkpoint.tensor_file import write_stream
 from gptdist.durable import swap_in, sync_folder, write_whole
 from gptdist.mesh.layout import Layout
+from gptdist.telemetry.fence import check_current
 
 PARTIAL_PREFIX = ".partial-"
 POLL_SECONDS = 0.01
@@ -42,7 +43,7 @@ class UnfinishedCheckpoint:
 
     Until the last rename the folder has another name, so that a kill at any instant leaves either the whole checkpoint
     or none. It has to be on a file system that all ranks see. No method is a collective; each raises OSError where the
-    disk refuses.
+    disk refuses. Ranks of a launch that was given up raise TrainingError instead of touching what others write.
     """
 
     checkpoints: Path
@@ -64,6 +65,7 @@ class UnfinishedCheckpoint:
 
     def begin(self) -> None:
         """Make the folder; what killed saves have left beside it goes. Rank 0 does this before the others write."""
+        check_current()  # what lies there may be the newer launch's
         if not self.checkpoints.exists():
             self.checkpoints.mkdir(parents=True)
             sync_folder(self.checkpoints.parent)
@@ -134,6 +136,7 @@ class UnfinishedCheckpoint:
             files=tuple(files),
         )
         write_manifest(self.folder, manifest, self.protection)
+        check_current()
         swap_in(self.folder, self.final)  # a damaged checkpoint of the same step gives way
         write_whole(self.checkpoints / LATEST_NAME, self.final.name.encode())
         return sum(file.num_bytes for file in files)

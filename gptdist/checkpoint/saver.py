@@ -20,7 +20,7 @@ from gptdist.checkpoint.save import UnfinishedCheckpoint
 from gptdist.checkpoint.seals import Protection
 from gptdist.config.run import RunConfig
 from gptdist.device.host_memory import available_bytes
-from gptdist.errors import CheckpointError
+from gptdist.errors import CheckpointError, GptDistError, TrainingError
 from gptdist.mesh.groups import Mesh, broadcast_text, gather_texts, max_over_ranks
 from gptdist.telemetry.ledger import SAVED, Ledger
 
@@ -131,10 +131,11 @@ class Saver:
         if self._mesh.is_lead:
             try:
                 flight.target.begin()
-            except OSError as error:
+            except (OSError, TrainingError) as error:
                 flight.error = error
-        if max_over_ranks(flight.outcome):
-            self._fail(flight, self._gather(flight.error))
+        worst = max_over_ranks(flight.outcome)
+        if worst:
+            self._report(flight, worst)
             return
         copied = None
         if asynchronous:
@@ -191,11 +192,7 @@ class Saver:
             return
         if self._mesh.is_lead:
             flight.target.discard()
-        reasons = self._gather(flight.error)
-        if worst == _BROKEN:
-            broken = CheckpointError(f"{flight.target.final}: not written ({reasons}); older checkpoints are untouched")
-            raise broken if flight.error is None else flight.error
-        self._fail(flight, reasons)
+        self._report(flight, worst)
 
     def finish(self) -> None:
         """Wait for the last checkpoint of the run. Collective: every rank calls it.
@@ -269,8 +266,16 @@ class Saver:
 
     def _gather(self, error: Exception | None) -> str:
         """Return what went wrong on which rank. Collective: every rank calls it."""
-        text = "" if error is None else str(error) if isinstance(error, OSError) else repr(error)
+        text = "" if error is None else str(error) if isinstance(error, OSError | GptDistError) else repr(error)
         return "; ".join(f"rank {rank}: {reason}" for rank, reason in enumerate(gather_texts(text)) if reason)
+
+    def _report(self, flight: _Flight, worst: int) -> None:
+        """Report a save that came to nothing; ``worst`` is over all ranks. Collective: every rank calls it."""
+        reasons = self._gather(flight.error)
+        if worst == _BROKEN:
+            broken = CheckpointError(f"{flight.target.final}: not written ({reasons}); older checkpoints are untouched")
+            raise broken if flight.error is None else flight.error
+        self._fail(flight, reasons)
 
     def _fail(self, flight: _Flight, reasons: str) -> None:
         """Report a save that the disk refused; the same on every rank."""

@@ -41,7 +41,7 @@ def _prune(arguments: argparse.Namespace) -> None:
         for folder in decided.goes:
             print(f"goes   {folder}")
         return
-    from gptdist.train.build import lock_folder
+    from gptdist.train.lock import lock_folder
 
     with lock_folder(config.folder):  # a run that is at work looks after its own
         try:

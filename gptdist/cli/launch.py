@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from gptdist.cli import launch_k8s, launch_mpi, launch_slurm
+from gptdist.cli import launch_hostfile, launch_k8s, launch_mpi, launch_slurm
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,6 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     local = backends.add_parser("local", help="torchrun with launch.ranks_per_node ranks on this machine")
     add_job(local)
     local.set_defaults(run=_local)
+    launch_hostfile.add(backends)
     launch_k8s.add(backends)
     launch_mpi.add(backends)
     launch_slurm.add(backends)

@@ -14,6 +14,7 @@ COMMANDS = {
     "config": "check a run config and show it resolved",
     "launch": "start training, here or on a cluster",
     "doctor": "check the hosts of a run before it starts there",
+    "nodes": "show and edit which nodes of a run are left out",
     "checkpoint": "list, show, verify and average checkpoints",
     "resume-check": "replay the steps between two checkpoints and say PASS or FAIL",
     "audit": "prove from a run's records that every sample was seen as scheduled",

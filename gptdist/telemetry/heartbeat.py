@@ -16,6 +16,9 @@ from typing import Any, Literal, Self
 HEARTBEAT_DIR = "GPTDIST_HEARTBEAT_DIR"
 """Environment variable that names the folder, but for the node's name; a rank without it writes none."""
 
+NODE_NAME = "GPTDIST_NODE_NAME"
+"""Environment variable: what whoever started the ranks calls this machine."""
+
 Phase = Literal[
     "start",
     "join",
@@ -165,4 +168,4 @@ def _read(path: Path) -> Beat | None:
 
 def node_name() -> str:
     """Return this machine's name, as it stands in records."""
-    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+    return os.environ.get(NODE_NAME) or os.environ.get("SLURMD_NODENAME") or socket.gethostname()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gptdist.telemetry.fence import check_current
 from gptdist.telemetry.line_file import LineFile, append_whole, json_line
 
 LEDGER_NAME = "ledger.jsonl"
@@ -38,7 +39,12 @@ class Ledger:
         self.attempt = 1 + max((event.get("attempt", 0) for event in read_json_lines(self.path)), default=0)
 
     def write(self, event: str, **facts: Any) -> None:
-        """Append ``event`` with its facts, the attempt and the time in seconds since 1970."""
+        """Append ``event`` with its facts, the attempt and the time in seconds since 1970.
+
+        Raises:
+            TrainingError: another launch goes on with the run.
+        """
+        check_current()
         with self._lock:
             record = {"event": event, "attempt": self.attempt, "time": time.time(), **facts}
             self._digest = line_digest(self._digest, json.dumps(record).encode())

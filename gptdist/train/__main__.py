@@ -95,7 +95,8 @@ def _run(config: RunConfig, rank: int, heartbeat: Heartbeat, stop_signal: StopSi
     prepare_deepspeed()
     megatron_on_cpu.install()
     from gptdist.mesh.groups import destroy_mesh
-    from gptdist.train.build import build, join, lock_folder
+    from gptdist.train.build import build, join
+    from gptdist.train.lock import lock_folder
     from gptdist.train.loop import train
     from gptdist.train.swap_folder import scratch
 

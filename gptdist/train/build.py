@@ -1,13 +1,12 @@
 """Turn a RunConfig into a Run: groups, model, engine, data, and the newest checkpoint put in."""
 
 import contextlib
-import fcntl
 import logging
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import deepspeed
 import torch
@@ -38,7 +37,7 @@ from gptdist.data.rules import SampleRules
 from gptdist.data.sources import TrainingData, check_tokenizer, validation_sources
 from gptdist.device.device import Device, choose_device, keep_freed_memory, peak_flops
 from gptdist.device.swapping import check_locked_memory, load_async_io
-from gptdist.errors import CheckpointError, ConfigError, GptDistError, TrainingError
+from gptdist.errors import CheckpointError, ConfigError, GptDistError
 from gptdist.mesh.groups import Mesh, ModelParallelUnit, broadcast_text, gather_texts, make_mesh, max_over_ranks
 from gptdist.mesh.layout import Layout
 from gptdist.mesh.patience import while_lead_works
@@ -369,21 +368,3 @@ def _open_metrics(config: RunConfig, ledger: Ledger | None, state: TrainState) -
         tensorboard=config.telemetry.tensorboard,
         wandb=WandbRun(config.folder, config.name, settings, config.tree()) if settings else None,
     )
-
-
-def lock_folder(folder: Path) -> IO[str]:
-    """Keep other jobs on this machine out of a run's folder for as long as the returned file is open.
-
-    Raises:
-        TrainingError: another job is at work there.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    file = (folder / ".lock").open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise TrainingError(
-            f"{folder}: another job is training here; wait for it, stop it, or set another run_dir"
-        ) from None
-    return file

@@ -308,6 +308,10 @@ class Cluster:
         other = next(name for name in self.all_names if name != host)
         self._replace_key(host, self._known(host, self._public_key(other)))
 
+    def remember_key(self, host: str) -> None:
+        """Let everyone know it as it is."""
+        self._replace_key(host, self._known(host, self._public_key(host)))
+
     def _replace_key(self, host: str, line: str) -> None:
         kept = [known for known in self.known_hosts.read_text().splitlines() if not known.startswith(f"{host},")]
         self.known_hosts.write_text("\n".join([*kept, line]))

@@ -9,7 +9,7 @@ import yaml
 from gptdist.checkpoint.find import step_folders, step_of
 from gptdist.checkpoint.remote_store import RemoteStore
 from gptdist.cli.main import main
-from gptdist.train.build import lock_folder
+from gptdist.train.lock import lock_folder
 from tests.support.datasets import run_tree
 from tests.support.step_folders import write_checkpoint
 

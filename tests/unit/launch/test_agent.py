@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gptdist.errors import EXIT_DONE, EXIT_REQUEUE, EXIT_STALLED, TrainingError
+from gptdist.errors import EXIT_DONE, EXIT_FAILED, EXIT_REQUEUE, EXIT_STALLED, EXIT_STOPPED, TrainingError
 from gptdist.telemetry.heartbeat import node_folder, node_name
 from launch.agent import Agent, main, read_all_views, show_failure
 from launch.job import NodeCommand
@@ -100,6 +100,39 @@ def test_as_a_program_it_ends_with_its_input(tmp_path: Path) -> None:
         assert agent.stdin is not None
         agent.stdin.close()
         assert agent.wait(60) == EXIT_REQUEUE
+
+
+def test_letters_ask_for_a_stop_or_a_quick_end_and_signs_of_life_come_back(tmp_path: Path) -> None:
+    listens = RANK + "; ".join(
+        f"signal.signal(signal.{name}, lambda *_: (beat.enter('{phase}'), sys.exit(0)))"
+        for name, phase in (("SIGINT", "stopped"), ("SIGUSR1", "requeue"))
+    )
+    for letter, status in (("I", EXIT_STOPPED), ("U", EXIT_REQUEUE), ("K", EXIT_FAILED)):
+        one = command(tmp_path / letter, listens + "; waits_for_ever()")
+        limits = ["--stall-seconds=60", "--startup-seconds=60", "--shutdown-seconds=5", "--ranks=1"]
+        with subprocess.Popen(
+            [sys.executable, "-m", "launch.agent", *limits, "--end-with-stdin", "--supervised", "--", *one.argv],
+            env={**os.environ, **dict(one.environment)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as agent:
+            while not list(node_folder(str(tmp_path / letter / "beats")).glob("rank_*")):
+                assert agent.poll() is None
+                time.sleep(0.05)
+            time.sleep(0.3)  # its handlers are set after that
+            assert agent.stdin is not None
+            assert agent.stdout is not None
+            agent.stdin.write(letter.encode())
+            agent.stdin.flush()
+            assert agent.wait(60) == status, letter
+            assert set(agent.stdout.read()) == {0}
+    assert not (tmp_path / "current").exists(), "whoever supervises says whose turn it is"
+
+
+def test_who_is_not_supervised_makes_its_launch_the_current_one(tmp_path: Path) -> None:
+    one = command(tmp_path, RANK + "beat.enter('done')")
+    assert Agent(one, Limits(60.0, 60.0, 5.0), print, is_supervised=False).run().status == EXIT_DONE
+    assert (tmp_path / "current").read_text() == "logs"
 
 
 def test_threads_are_the_machines_cores_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
