@@ -163,6 +163,11 @@ def test_a_dead_rank_and_a_dead_host_with_a_spare(cluster, folder, expected) -> 
     assert launched.wait() == 0, launched.said
     assert "without node2, with node3 instead: goes on from the newest checkpoint on 2 nodes (2 ranks)" in launched.said
     assert list(excluded(launched.run)) == ["node2"]
+    assert "\0" not in launched.said, "signs of life are not for the console"
+    logs = launched.run / "logs"
+    assert (logs / "launch_0003" / "node_node3.log").exists()
+    assert "node2 was lost, after step" in launched.said
+    assert "Traceback" not in launched.said, "of those that missed the first"
     launched.check_losses(expected)
     cluster.boot("node2")
 
