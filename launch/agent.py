@@ -22,7 +22,7 @@ from types import FrameType
 from gptdist.device.parent_death import die_with_parent
 from gptdist.durable import write_whole
 from gptdist.errors import TrainingError
-from gptdist.telemetry.fence import make_current
+from gptdist.telemetry.fence import make_current, successor
 from gptdist.telemetry.heartbeat import ENDED, HEARTBEAT_DIR, Beat, node_folder, node_name, read_beats
 from gptdist.telemetry.rank_log import LOG_DIR, STACKS_SIGNAL, Failure, stacks_path
 from launch.job import NodeCommand
@@ -152,6 +152,9 @@ class Agent:
         if not now and time.monotonic() - self._told < TELL_SECONDS:
             return
         self._told = time.monotonic()
+        with contextlib.suppress(OSError):
+            # A host that was cut off may still see the shared folder: its ranks would wait for others, or write on.
+            self._gives_up = self._gives_up or successor(self._logs) is not None
         content = {"node": self._node, "time": time.time(), "ranks": [[one.beat.tree(), one.seconds] for one in ranks]}
         with contextlib.suppress(OSError):  # a full disk is no reason to end a run
             write_whole(self._logs / f"{_BEATS}{self._node}.json", json.dumps(content).encode())

@@ -27,6 +27,15 @@ def make_current(folder: Path) -> None:
     mine.replace(path)
 
 
+def successor(folder: Path) -> str | None:
+    """Return the name of the launch that goes on with the run instead of that with the logs in ``folder``, if any."""
+    try:
+        newest = (folder.parent / CURRENT_NAME).read_text()
+    except FileNotFoundError:
+        return None
+    return None if newest == folder.name else newest
+
+
 def check_current() -> None:
     """Return if this process's launch is the newest of its run, or it has none.
 
@@ -34,13 +43,8 @@ def check_current() -> None:
         TrainingError: names the one that is.
     """
     folder = log_folder()
-    if folder is None:
-        return
-    try:
-        newest = (folder.parent / CURRENT_NAME).read_text()
-    except FileNotFoundError:
-        return
-    if newest != folder.name:
+    newest = None if folder is None else successor(folder)
+    if newest is not None:
         raise TrainingError(
             f"{folder}: was given up, and {newest} goes on with the run; this rank writes no more and ends"
         )

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from gptdist.errors import EXIT_DONE, EXIT_FAILED, EXIT_REQUEUE, EXIT_STALLED, EXIT_STOPPED, TrainingError
+from gptdist.telemetry.fence import make_current
 from gptdist.telemetry.heartbeat import node_folder, node_name
 from launch.agent import Agent, main, read_all_views, show_failure
 from launch.job import NodeCommand
@@ -127,6 +128,11 @@ def test_letters_ask_for_a_stop_or_a_quick_end_and_signs_of_life_come_back(tmp_p
             assert agent.wait(60) == status, letter
             assert set(agent.stdout.read()) == {0}
     assert not (tmp_path / "current").exists(), "whoever supervises says whose turn it is"
+
+
+def test_an_agent_ends_when_another_launch_goes_on_with_the_run(tmp_path: Path) -> None:
+    make_current(tmp_path / "launch_0009")
+    assert Agent(command(tmp_path, HANGS), Limits(600.0, 600.0, 5.0), print).run().status == EXIT_FAILED
 
 
 def test_who_is_not_supervised_makes_its_launch_the_current_one(tmp_path: Path) -> None:
