@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,11 +30,13 @@ from gptdist.errors import (
 from gptdist.telemetry.ledger import LEDGER_NAME, read_json_lines
 from launch.checks import read_job
 from launch.job import Job, NodeCommand, Rendezvous, agent_command, torchrun_command
+from launch.nodes import blame, blame_for, excluded
 from launch.outcome import Outcome, joined, read_outcomes
 from launch.slurm import Container
 from launch.slurm_control import Control
 from launch.supervisor import console, newest_step, supervise
 
+POLL_SECONDS = 0.2
 WAIT_SECONDS = 120
 """How long srun waits for the other agents once one has ended well; ranks end together."""
 
@@ -104,6 +107,7 @@ class SlurmJob:
         self._step: subprocess.Popen[bytes] | None = None
         self._was_asked = False
         self._attempts = 0
+        self._launch = ""
 
     def run(self) -> int:
         """Train until the run is done or the job ends, and return the script's exit status."""
@@ -115,7 +119,7 @@ class SlurmJob:
             signal.signal(number, self._ask_to_stop)
         try:
             self._look_at_nodes()
-            status = supervise(config, self._attempt, self._say)
+            status = supervise(config, self._attempt, self._say, regroup=self._regroup, pause=self._pause)
         except UnfitNodesError as unfit:
             self._say(f"cannot go on with {unfit}; the job goes on elsewhere")
             return self._again(without=unfit.nodes)
@@ -131,6 +135,7 @@ class SlurmJob:
             return Outcome(EXIT_REQUEUE, 0)
         self._stop_if_down()
         self._attempts += 1
+        self._launch = log_folder.name
         command = step_command(
             self._job,
             self._allocation,
@@ -154,8 +159,30 @@ class SlurmJob:
     def _stop_if_down(self) -> None:
         down = self._control.down(self._allocation.nodes)
         if down:
-            self._say(f"{', '.join(down)}: Slurm says down, failing, or that it does not answer")
+            reason = "Slurm says down, failing, or that it does not answer"
+            self._say(f"{', '.join(down)}: {reason}")
+            for node in down:
+                blame(self._job.config.folder, node, reason, kind="lost", launch=self._launch)
             raise UnfitNodesError(down)
+
+    def _stop_if_excluded(self) -> None:
+        run = self._job.config.folder
+        found = {node: reason for node, reason in excluded(run).items() if node in self._allocation.nodes}
+        for node, reason in found.items():
+            self._say(f"{node} is left out: {reason}; 'gptdist nodes {run} --forgive {node}' takes it back")
+        if found:
+            raise UnfitNodesError(list(found))
+
+    def _regroup(self, outcome: Outcome) -> None:
+        """Note whose fault a failure was, and go elsewhere where it was a node's."""
+        blame_for(self._job.config.folder, outcome, self._launch)
+        self._stop_if_excluded()
+
+    def _pause(self, seconds: float) -> None:
+        """Wait so long, or until there is a request to stop."""
+        deadline = time.monotonic() + seconds
+        while not self._was_asked and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
 
     def _look_at_nodes(self) -> None:
         """Check that all nodes are as they have to be; inside a container nobody looks.
@@ -164,6 +191,7 @@ class SlurmJob:
             LaunchError: something is wrong on all of them.
             UnfitNodesError: some are not fit.
         """
+        self._stop_if_excluded()
         self._stop_if_down()
         if self._container is not None:
             return
@@ -178,6 +206,8 @@ class SlurmJob:
             raise LaunchError([one.line() for one in problems])
         for one in problems:
             self._say(one.line())
+            if one.host is not None:
+                blame(job.config.folder, one.host, f"{one.check}: {one.text}", kind="preflight")
         if unfit:
             raise UnfitNodesError(unfit)
 

@@ -1,6 +1,7 @@
 """``gptdist launch slurm CONFIG [key=value …] --nodes N``."""
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,10 +36,13 @@ def add(backends: Any) -> None:
 def _slurm(arguments: argparse.Namespace) -> int:
     from gptdist.errors import LaunchError
     from launch.checks import check_run, read_job
+    from launch.nodes import excluded
     from launch.slurm import batch_script, check_sbatch, next_script, submit
 
     job = read_job(arguments.config, arguments.overrides, nodes=arguments.nodes)
-    options = _options(arguments, job.config.name)
+    run = job.config.folder
+    left_out = {node: reason for node, reason in excluded(run).items() if node not in arguments.exclude}
+    options = _options(arguments, job.config.name, left_out)
     problems = options.problems(job.config.launch)
     if problems:
         raise LaunchError(problems)
@@ -48,7 +52,9 @@ def _slurm(arguments: argparse.Namespace) -> int:
         return 0
     check_sbatch()
     check_run(job.config, print)
-    path = next_script(job.config.folder)
+    for node, reason in left_out.items():
+        print(f"{node} is left out: {reason}; 'gptdist nodes {run} --forgive {node}' takes it back")
+    path = next_script(run)
     number = submit(script, path)
     print(
         f"job {number} is submitted; {path.parent}/slurm-{number}{'_*' if options.chain else ''}.out says how it goes"
@@ -56,7 +62,7 @@ def _slurm(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _options(arguments: argparse.Namespace, run_name: str) -> "SlurmOptions":
+def _options(arguments: argparse.Namespace, run_name: str, left_out: Iterable[str]) -> "SlurmOptions":
     from launch.slurm import Container, SlurmOptions
 
     container = None
@@ -75,7 +81,7 @@ def _options(arguments: argparse.Namespace, run_name: str) -> "SlurmOptions":
         gpus=arguments.gpus,
         cpus=arguments.cpus,
         chain=arguments.chain,
-        exclude=tuple(arguments.exclude),
+        exclude=(*arguments.exclude, *left_out),
         container=container,
         extra=tuple(arguments.sbatch),
     )

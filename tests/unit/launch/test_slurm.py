@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from gptdist.cli.main import main
-from gptdist.errors import EXIT_DONE, EXIT_REQUEUE, EXIT_STOPPED, EXIT_USER_ERROR, LaunchError
+from gptdist.errors import EXIT_DONE, EXIT_FAILED, EXIT_REQUEUE, EXIT_STOPPED, EXIT_USER_ERROR, LaunchError
 from gptdist.telemetry.ledger import Ledger
+from gptdist.telemetry.rank_log import Failure
 from launch.checks import read_job
 from launch.job import Job
+from launch.nodes import blame, excluded
 from launch.outcome import Outcome
 from launch.preflight.verdict import Problem, Verdict
 from launch.slurm import Container, SlurmOptions, batch_script, next_script, time_seconds
@@ -263,7 +265,36 @@ def test_nodes_that_are_not_fit_are_left_out_unless_all_are_so(tmp_path: Path, c
     ]
     for problems in (clock, [Problem("folder", "is not writable")]):
         with pytest.raises(LaunchError, match=r"clock: is 90 s late|folder: is not writable"):
-            SlurmJob(_job(tmp_path), TWO, Told(problems=problems), None).run()
+            SlurmJob(_job(tmp_path / "other"), TWO, Told(problems=problems), None).run()
+
+
+def test_blame_goes_from_job_to_job(tmp_path: Path, capsys) -> None:
+    job = SlurmJob(_job(tmp_path), TWO, Told(down=["n2"]), None)
+    job.run()
+    assert excluded(tmp_path) == {"n2": "Slurm says down, failing, or that it does not answer"}
+    control = Told()
+    assert SlurmJob(_job(tmp_path), TWO, control, None).run() == EXIT_REQUEUE, "it was given the node again"
+    assert control.told == [("requeue", "77", "n2")]
+    assert "#SBATCH --exclude=n7,n2\n" in _script(capsys, f"run_dir={tmp_path}", "--exclude=n7")
+    blame(tmp_path, "n2", "mended", kind="forgiven")
+    assert "--exclude" not in _script(capsys, f"run_dir={tmp_path}")
+
+
+def test_a_node_on_which_ranks_die_twice_is_left_out(tmp_path: Path) -> None:
+    died = Outcome(EXIT_FAILED, 5, (Failure("killed", 1, "n2", 0.0, 5, "step", "killed by SIGKILL"),))
+
+    class Dies(Ends):
+        attempts = 0
+
+        def _attempt(self, log_folder: Path, stop_after_seconds: float | None) -> Outcome:
+            self.attempts += 1
+            return died
+
+    control = Told()
+    job = Dies(_job(tmp_path, "launch.restart_wait_seconds=0"), TWO, control, None)
+    assert job.run() == EXIT_REQUEUE
+    assert job.attempts == 2
+    assert control.told == [("requeue", "77", "n2")]
 
 
 def test_names_are_looked_at_where_ranks_meet_by_them(tmp_path: Path) -> None:
