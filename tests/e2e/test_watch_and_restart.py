@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,8 +17,8 @@ from gptdist.errors import EXIT_REQUEUE, EXIT_USER_ERROR
 from gptdist.telemetry.heartbeat import node_folder, read_beats
 from gptdist.telemetry.ledger import read_json_lines
 from launch.job import heartbeat_folder
+from tests.e2e.test_kill_and_resume import _launch
 from tests.support.datasets import GPT2, run_tree
-from tests.support.ranks import repository
 
 STEPS, EVAL_STEPS = 120, 60
 LONG_SECONDS = 300
@@ -39,12 +38,6 @@ def _config(folder: Path, name: str, **launch: float) -> Path:
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(tree))
     return path
-
-
-def _launch(config: Path, *overrides: str) -> subprocess.Popen:
-    argv = [sys.executable, "-m", "gptdist.cli.main", "launch", "local", str(config), *overrides]
-    log = config.with_suffix(".log").open("a")
-    return subprocess.Popen(argv, cwd=repository(), stdout=log, stderr=subprocess.STDOUT)
 
 
 def _said(config: Path) -> str:
