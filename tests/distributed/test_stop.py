@@ -3,9 +3,9 @@
 import time
 from pathlib import Path
 
-import pytest
 import yaml
 
+from gptdist.checkpoint.audit import audit
 from gptdist.checkpoint.find import step_folders
 from gptdist.errors import EXIT_REQUEUE, EXIT_STOPPED
 from gptdist.telemetry.ledger import read_json_lines
@@ -33,19 +33,36 @@ def test_a_time_that_is_over_before_the_first_step_trains_nothing(tmp_path: Path
     assert _events(tmp_path) == [("start", None), ("stopped", "time_limit")]
 
 
-@pytest.mark.parametrize("kind", ["time_limit", "kill_file"])
-def test_it_stops_between_two_steps_and_is_saved(tmp_path: Path, kind: str) -> None:
-    config, metrics = _config(tmp_path), tmp_path / "run" / "metrics.jsonl"
-    environment = {STOP_AFTER: "3"} if kind == "time_limit" else {}
-    with started_ranks(2, train_as_command, environment, str(config)) as (_, pipes):
-        if kind == "kill_file":
-            while len(read_json_lines(metrics)) < 3:
-                assert not any(pipe.poll() for pipe in pipes)
-                time.sleep(0.01)
-            (tmp_path / "run" / "STOP").touch()
-        said = [pipe.recv()[1:] for pipe in pipes]
-    assert said == [("", EXIT_STOPPED if kind == "kill_file" else EXIT_REQUEUE)] * 2
+def _train_until(folder: Path, config: Path, step: int) -> None:
+    """Train past ``step``, and stop there by the file."""
+    (folder / "run" / "STOP").unlink(missing_ok=True)
+    with started_ranks(2, train_as_command, {}, str(config)) as (_, pipes):
+        while max(_losses(folder), default=0) < step:
+            assert not any(pipe.poll() for pipe in pipes)
+            time.sleep(0.01)
+        (folder / "run" / "STOP").touch()
+        assert [pipe.recv()[1:] for pipe in pipes] == [("", EXIT_STOPPED)] * 2
+
+
+def _losses(folder: Path) -> dict[int, set[float]]:
+    found: dict[int, set[float]] = {}
+    for row in read_json_lines(folder / "run" / "metrics.jsonl"):
+        found.setdefault(row["step"], set()).add(row["loss"])
+    return found
+
+
+def test_it_stops_between_two_steps_is_saved_and_goes_on(tmp_path: Path) -> None:
+    """By the time that it has, then by a file; the losses are those of a run that nobody stopped."""
+    config = _config(tmp_path)
+    assert run_ranks(2, train_as_command, {STOP_AFTER: "5"}, str(config)) == [EXIT_REQUEUE] * 2
     (saved,) = step_folders(tmp_path / "run" / "checkpoints")
-    last = read_json_lines(metrics)[-1]["step"]
+    last = max(_losses(tmp_path))
     assert saved.name == f"step_{last:08d}"
-    assert _events(tmp_path) == [("start", None), ("checkpoint", None), ("stopped", kind)]
+    assert _events(tmp_path) == [("start", None), ("checkpoint", None), ("stopped", "time_limit")]
+    _train_until(tmp_path, config, last + 3)
+    assert _events(tmp_path)[3:] == [("start", None), ("checkpoint", None), ("stopped", "kill_file")]
+    assert not audit(tmp_path / "run").problems
+    (tmp_path / "whole").mkdir()
+    _train_until(tmp_path / "whole", _config(tmp_path / "whole"), last + 3)
+    stopped, whole = _losses(tmp_path), _losses(tmp_path / "whole")
+    assert all(stopped[step] == whole[step] for step in range(1, last + 4)), "of both attempts, bit for bit"
