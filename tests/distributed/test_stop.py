@@ -47,7 +47,8 @@ def _train_until(folder: Path, config: Path, step: int) -> None:
 def _losses(folder: Path) -> dict[int, set[float]]:
     found: dict[int, set[float]] = {}
     for row in read_json_lines(folder / "run" / "metrics.jsonl"):
-        found.setdefault(row["step"], set()).add(row["loss"])
+        if row["kind"] == "train":
+            found.setdefault(row["step"], set()).add(row["loss"])
     return found
 
 
