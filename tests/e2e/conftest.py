@@ -1,5 +1,7 @@
 """One small demo for all end-to-end tests."""
 
+import fcntl
+import os
 import re
 import shutil
 import subprocess
@@ -34,12 +36,20 @@ SMALL_RUN = [
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Return the folder in which a small demo ran, and what it printed."""
-    folder = tmp_path_factory.mktemp("demo")
-    argv = [sys.executable, "-m", "gptdist.cli.main", "demo", *SMALL_RUN, "--prep", *SMALL_DATA]
-    done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=800, check=False)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return folder, done.stdout
+    """Return the folder in which a small demo ran, and what it printed; it runs once for all workers of pytest."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, printed = shared / "demo", shared / "demo.txt"
+    with (shared / "demo.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not printed.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            argv = [sys.executable, "-m", "gptdist.cli.main", "demo", *SMALL_RUN, "--prep", *SMALL_DATA]
+            done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=800, check=False)
+            assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+            printed.write_text(done.stdout)
+    return folder, printed.read_text()
 
 
 @pytest.fixture(scope="session")

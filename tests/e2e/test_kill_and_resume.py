@@ -16,7 +16,7 @@ from gptdist.telemetry.ledger import read_json_lines
 from tests.support.datasets import GPT2, run_tree
 from tests.support.ranks import repository
 
-STEPS = 200
+STEPS = 100
 START_TIMEOUT_SECONDS = 300
 ENDING_SECONDS = 30
 
@@ -101,7 +101,7 @@ def _kill(process: subprocess.Popen, victim: str) -> None:
 def test_kill_minus_nine_of_whatever_process_and_the_losses_are_the_same_bits(uninterrupted) -> None:
     folder, expected = uninterrupted
     config = _config(folder, "killed")
-    for step, victim in ((13, "all"), (50, "launcher"), (90, "torchrun"), (140, "rank")):
+    for step, victim in ((13, "all"), (30, "launcher"), (45, "torchrun"), (60, "rank")):
         process = _launch(config)
         _wait_for_step(config, process, step)
         time.sleep(random.uniform(0.0, 0.3))

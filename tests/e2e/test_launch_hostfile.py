@@ -134,8 +134,8 @@ def test_two_hosts_train_as_one_through_a_signal_and_the_launchers_death(cluster
     cluster.send_signal(launched.process, signal.SIGKILL)
     launched.wait()
     deadline = time.monotonic() + LONG_SECONDS
-    while any(launched.ranks(host) for host in ("node1", "node2")):
-        assert time.monotonic() < deadline, "ranks live on without their launcher"
+    while any("-m gptdist.train" in line for host in ("node1", "node2") for line in cluster.processes(host).values()):
+        assert time.monotonic() < deadline, "ranks, or those that look after them, live on without their launcher"
         time.sleep(0.1)
 
     launched.start()

@@ -14,6 +14,7 @@ import yaml
 
 from gptdist.checkpoint.audit import audit
 from gptdist.cli.main import main
+from gptdist.errors import EXIT_USER_ERROR
 from gptdist.telemetry.ledger import read_json_lines
 from tests.support.datasets import GPT2
 from tests.support.jobs import train_run
@@ -236,7 +237,7 @@ def test_swapped_data_and_an_edited_ledger_fail(folder: Path, killed: Path, caps
 def test_where_it_may_not_go_back_it_ends_with_a_line(folder: Path, document_of) -> None:
     tree = _tree(folder, "limited", "bad") | {"launch": {"ranks_per_node": 1, "threads_per_rank": 1}}
     status, log = _finish(folder, tree | {"guards": tree["guards"] | {"max_rewinds": 0}})
-    assert status == 1  # torchrun's own; the rank ends with 2
+    assert status == EXIT_USER_ERROR
     (line,) = [line for line in log.splitlines() if line.startswith("gptdist: error: ")]
     assert line.startswith("gptdist: error: step 63: loss ")
     assert "guards.max_rewinds allows 0; look at " in line
