@@ -146,8 +146,13 @@ def _stacks(folder: Path, rank: int) -> str:
 
 
 def failures_on(folder: Path, node: str, beats: Sequence[Beat]) -> list[Failure]:
-    """Return all failures that ranks of ``node`` have had."""
-    return [one for one in read_failures(folder) if one.node == node] + killed_ranks(folder, node, beats)
+    """Return all failures that ranks of ``node`` have had, one a rank.
+
+    One that has said why it ends may have been killed by torchrun before it had.
+    """
+    told = [one for one in read_failures(folder) if one.node == node]
+    ranks = {one.rank for one in told}
+    return told + [one for one in killed_ranks(folder, node, beats) if one.rank not in ranks]
 
 
 def _signal_name(number: int) -> str:

@@ -12,17 +12,13 @@ from gptdist.checkpoint.find import step_folders, step_of
 from gptdist.config.run import RunConfig
 from gptdist.errors import EXIT_FAILED, EXIT_REQUEUE, EXIT_STALLED, TrainingError
 from gptdist.telemetry.fence import make_current
-from gptdist.telemetry.ledger import LEDGER_NAME, Ledger, read_json_lines
+from gptdist.telemetry.ledger import ENDED, LEDGER_NAME, Ledger, read_json_lines
 from launch.agent import show_failure
 from launch.job import LOGS_NAME, next_log_folder
 from launch.outcome import Outcome
 from launch.restarts import Ended, decide
 
 _LOCK_NAME = "lock"
-
-ENDED_EVENT = "ended"
-"""What the ledger has of the end of an attempt that could not say so itself."""
-
 
 Regroup = Callable[[Outcome], str | None]
 """Chooses the nodes of the next attempt by how the last one ended; returns why there are none."""
@@ -137,7 +133,7 @@ def note_end(run: Path, outcome: Outcome, attempt_before: int, saved_step: int) 
     ledger = Ledger(run)
     ledger.attempt = attempt
     ledger.write(
-        ENDED_EVENT,
+        ENDED,
         reason=first.kind,
         rank=first.rank,
         node=first.node,

@@ -1,6 +1,7 @@
 """What an audit has found, as a table of attempts and one verdict."""
 
 from gptdist.checkpoint.audit import Audit, AuditedAttempt
+from gptdist.telemetry.ledger import ENDED
 
 _SHOWN_KEYS = (
     "parallel.",
@@ -78,7 +79,7 @@ def _origin(one: AuditedAttempt) -> str:
 
 def _end(one: AuditedAttempt, *, is_last: bool) -> str:
     if one.end is None:
-        told = one.events_of("ended")
+        told = one.events_of(ENDED)
         if told:
             facts = told[-1].facts
             who = facts["node"] if facts["rank"] is None else f"rank {facts['rank']} on {facts['node']}"

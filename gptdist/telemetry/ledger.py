@@ -18,6 +18,9 @@ LEDGER_NAME = "ledger.jsonl"
 SAVED = "checkpoint"
 """The event of a checkpoint that has got its name."""
 
+ENDED = "ended"
+"""The event of the end of an attempt that could not say so itself, as its launcher saw it."""
+
 _DIGEST_KEY = b', "digest": "'
 
 

@@ -79,7 +79,7 @@ def test_a_rank_that_was_killed_comes_before_those_that_missed_it() -> None:
 def test_what_ranks_and_torchrun_have_left_is_put_together(tmp_path: Path) -> None:
     record_failure(tmp_path, failure("error", 0, 10.0))
     record_failure(tmp_path, failure("error", 7, 10.0, node="h2"))
-    failed = [{"rank": 1, "exit_code": -9, "time": 9}, {"rank": 0, "exit_code": 1, "time": 10}]
+    failed = [{"rank": 1, "exit_code": -9, "time": 9}, {"rank": 0, "exit_code": -15, "time": 10}]
     (tmp_path / "torchrun_h1.json").write_text(json.dumps(failed))
     (tmp_path / "failure_00003.json").write_text("{")
     assert [one.rank for one in read_failures(tmp_path)] in ([0, 7], [7, 0])
