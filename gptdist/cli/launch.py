@@ -1,9 +1,9 @@
 """``gptdist launch BACKEND CONFIG [key=value …]``; a back end's own arguments are in ``launch_<backend>.py``."""
 
 import argparse
-from pathlib import Path
 
 from gptdist.cli import launch_hostfile, launch_k8s, launch_mpi, launch_slurm
+from gptdist.cli.launch_job import add_job
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,13 +16,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     launch_k8s.add(backends)
     launch_mpi.add(backends)
     launch_slurm.add(backends)
-
-
-def add_job(backend: argparse.ArgumentParser) -> None:
-    """Add what every back end takes."""
-    backend.add_argument("config", type=Path, help="run config (YAML)")
-    backend.add_argument("overrides", nargs="*", metavar="key=value", help="config values to replace")
-    backend.add_argument("--dry-run", action="store_true", help="print what would run, and run nothing")
 
 
 def _local(arguments: argparse.Namespace) -> int:

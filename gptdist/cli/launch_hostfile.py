@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gptdist.cli.launch_job import add_job
+
 if TYPE_CHECKING:
     from launch.hostfile_job import Hosts
     from launch.job import Job
@@ -12,15 +14,13 @@ if TYPE_CHECKING:
 def add(backends: Any) -> None:
     """Add this back end's parser."""
     hosts = backends.add_parser("hostfile", help="torchrun on the hosts of a file, by ssh, with restarts")
-    hosts.add_argument("config", type=Path, help="run config (YAML)")
-    hosts.add_argument("overrides", nargs="*", metavar="key=value", help="config values to replace")
+    add_job(hosts)
     hosts.add_argument("--hostfile", type=Path, required=True, metavar="FILE", help="lines 'host slots=N'")
     hosts.add_argument("--nodes", type=int, metavar="N", help="hosts to run on, the others are spares (default: all)")
     hosts.add_argument("--min-nodes", type=int, metavar="M", help="go on with so few if hosts are lost (default: N)")
     hosts.add_argument("--head-port", type=int, metavar="P", help="where ranks meet on the first host (default: 29500)")
     hosts.add_argument("--export", action="append", default=[], metavar="NAME", help="a variable that ranks get, too")
     hosts.add_argument("--no-preflight", action="store_true", help="do not look at the hosts before the start")
-    hosts.add_argument("--dry-run", action="store_true", help="print what would run, and run nothing")
     hosts.set_defaults(run=_hostfile)
 
 

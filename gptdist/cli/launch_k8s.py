@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gptdist.cli.launch_job import add_job
+
 if TYPE_CHECKING:
     from gptdist.config.run import RunConfig
     from launch.k8s_options import ClusterOptions
@@ -12,8 +14,7 @@ if TYPE_CHECKING:
 def add(backends: Any) -> None:
     """Add this back end's parser."""
     k8s = backends.add_parser("k8s", help="a JobSet, TrainJob or Job of Kubernetes, one pod a node")
-    k8s.add_argument("config", type=Path, help="run config (YAML); the pods get it resolved")
-    k8s.add_argument("overrides", nargs="*", metavar="key=value", help="config values to replace")
+    add_job(k8s, config="run config (YAML); the pods get it resolved", dry_run="print the manifest, and apply nothing")
     k8s.add_argument("--nodes", type=int, required=True, help="pods, each with launch.ranks_per_node ranks")
     k8s.add_argument("--image", required=True, help="image that has this package")
     k8s.add_argument(
@@ -31,7 +32,6 @@ def add(backends: Any) -> None:
     k8s.add_argument("--python", default="python3", help="the image's interpreter (default: python3)")
     k8s.add_argument("--port", type=int, default=29400, help="on which the nodes meet (default: 29400)")
     k8s.add_argument("--output", type=Path, help="write the manifest to this file, and apply nothing")
-    k8s.add_argument("--dry-run", action="store_true", help="print the manifest, and apply nothing")
     k8s.set_defaults(run=_k8s)
 
 

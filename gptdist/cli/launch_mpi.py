@@ -4,16 +4,16 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from gptdist.cli.launch_job import add_job
+
 
 def add(backends: Any) -> None:
     """Add this back end's parser."""
     mpi = backends.add_parser("mpi", help="Open MPI's mpirun, on this machine or on the hosts that it is given")
-    mpi.add_argument("config", type=Path, help="run config (YAML)")
-    mpi.add_argument("overrides", nargs="*", metavar="key=value", help="config values to replace")
+    add_job(mpi)
     mpi.add_argument("--nodes", type=int, default=1, help="hosts, each with launch.ranks_per_node ranks (default: 1)")
     mpi.add_argument("--head", help="the host of rank 0, as the others reach it; needed for more than one")
     mpi.add_argument("--hostfile", type=Path, help="mpirun's hostfile (default: the hosts of the batch system's job)")
-    mpi.add_argument("--dry-run", action="store_true", help="print what would run, and run nothing")
     mpi.set_defaults(run=_mpi)
 
 

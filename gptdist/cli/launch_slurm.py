@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gptdist.cli.launch_job import add_job
+
 if TYPE_CHECKING:
     from launch.slurm import SlurmOptions
 
@@ -12,8 +14,7 @@ if TYPE_CHECKING:
 def add(backends: Any) -> None:
     """Add this back end's parser."""
     slurm = backends.add_parser("slurm", help="a job of Slurm, one task a node, requeued until the run is done")
-    slurm.add_argument("config", type=Path, help="run config (YAML)")
-    slurm.add_argument("overrides", nargs="*", metavar="key=value", help="config values to replace")
+    add_job(slurm, dry_run="print the script, and submit nothing")
     slurm.add_argument("--nodes", type=int, required=True, help="each with launch.ranks_per_node ranks")
     slurm.add_argument("--name", help="of the job (default: the run's)")
     slurm.add_argument("--partition")
@@ -29,7 +30,6 @@ def add(backends: Any) -> None:
     slurm.add_argument("--container-mount", action="append", default=[], metavar="OUTSIDE:INSIDE")
     slurm.add_argument("--container-python", default="python3", help="the image's interpreter (default: python3)")
     slurm.add_argument("--sbatch", action="append", default=[], metavar="OPTION", help="one more option of sbatch")
-    slurm.add_argument("--dry-run", action="store_true", help="print the script, and submit nothing")
     slurm.set_defaults(run=_slurm)
 
 
