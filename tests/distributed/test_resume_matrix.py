@@ -13,6 +13,7 @@ from tests.support.jobs import train_steps
 from tests.support.layouts import TestedLayout
 from tests.support.matrix import (
     ALL_LAYOUTS,
+    GLOBAL_BATCH_SIZE,
     STEP,
     files_of,
     load_each,
@@ -74,11 +75,13 @@ def test_resumes_from_every_layout(saved: Saved, layout: TestedLayout) -> None:
     tree = _tree(saved.folder, f"to-{layout}", layout)
     ranks = run_ranks(layout.world_size, load_each, tree, saved.different, saved.state_file)
     _, loss, norm = saved.next_step
-    for found in ranks:
-        for checkpoint, (different, seen_loss, seen_norm) in zip(saved.different, found, strict=True):
+    for found, steps in ranks:
+        for checkpoint, (different, stands) in zip(saved.different, found, strict=True):
             assert not different, checkpoint
-            assert seen_loss == pytest.approx(loss, abs=LOSS_TOLERANCE), checkpoint
-            assert seen_norm == pytest.approx(norm, rel=GRADIENT_TOLERANCE), checkpoint
+            assert stands == (STEP, STEP * GLOBAL_BATCH_SIZE, STEP), checkpoint
+        assert [step for step, *_ in steps] == [STEP + 1, STEP + 1]
+        assert [seen for _, seen, _ in steps] == pytest.approx([loss, loss], abs=LOSS_TOLERANCE)
+        assert [seen for *_, seen in steps] == pytest.approx([norm, norm], rel=GRADIENT_TOLERANCE)
     own = saved.folder / f"to-{layout}" / "checkpoints" / f"step_{STEP:08d}"
     assert files_of(own) == files_of(saved.by_layout[storage_twin(layout)]), "what it stands for in this matrix"
 
