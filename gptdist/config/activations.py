@@ -1,7 +1,8 @@
 """Bytes that autograd keeps of a micro batch from the forward to the backward pass, on one rank; no torch.
 
 Counted as the model's layers keep them, tensor by tensor: an activation that two operations keep counts once, and so
-do views of the same memory. Router and experts are not counted: how many tokens an expert gets is seen while training.
+do views of the same memory. Experts are taken to be chosen evenly, as the router's losses would have it: how many
+tokens each really gets is seen while training. A rank whose experts get more keeps more, by ``expert_imbalance``.
 
 Letters: b micro batch, s sequence, c context-parallel, t tensor-parallel size, h hidden, e bytes of a value.
 """
@@ -30,8 +31,13 @@ class LayerSizes:
     groups: int
     head_size: int
     ffn: int
+    """Width of the feed-forward part, or of one expert."""
+
     window: int | None = None
     """Last tokens that it attends to; None for all."""
+
+    experts: int = 0
+    """Experts in place of a feed-forward part; 0: it is dense."""
 
     @classmethod
     def of(cls, model: ModelConfig, layer: int) -> "LayerSizes":
@@ -42,8 +48,9 @@ class LayerSizes:
             heads=shape.heads,
             groups=shape.groups,
             head_size=model.head_size,
-            ffn=shape.ffn,
+            ffn=model.expert_size if model.has_experts(layer) else shape.ffn,
             window=model.local_attention_window if layer % 2 == 1 else None,
+            experts=model.moe.num_experts if model.moe is not None and model.has_experts(layer) else 0,
         )
 
 
@@ -68,6 +75,12 @@ class RankShare:
 
     separate_documents: bool = False
     """Whether a mask says which tokens each may attend to."""
+
+    expert_imbalance: float = 1.0
+    """Tokens that this rank's experts get, in times of what they would get if all were chosen evenly."""
+
+    is_visited: bool = False
+    """Whether ranks of an expert group send each other their tokens."""
 
     @property
     def tokens(self) -> int:
@@ -118,7 +131,7 @@ class LayerActivations:
 
     @classmethod
     def of(cls, model: ModelConfig, sizes: LayerSizes, share: RankShare) -> "LayerActivations":
-        """Count those of a dense layer."""
+        """Count those of a layer."""
         wide = share.residual_tokens * sizes.hidden * share.value_bytes
         attention = _Attention(model, sizes, share)
         norm = _norm(model.normalization, share, share.residual_tokens, sizes.hidden)
@@ -130,9 +143,27 @@ class LayerActivations:
             attention=attention.kept() if sizes.heads else 0,
             attention_input=attention.inputs() if sizes.heads else 0,
             # Gated: gate and up-projection, the activated gate, a copy of the up-projection, their product.
-            mlp=inner * (5 if model.is_gated else 2),
+            mlp=_expert_bytes(model, sizes, share) if sizes.experts else inner * (5 if model.is_gated else 2),
             rest=len(parts) * (norm + wide + dropout) + (attention.around() if sizes.heads else 0),
         )
+
+
+def _expert_bytes(model: ModelConfig, sizes: LayerSizes, share: RankShare) -> int:
+    """Return what router and experts of a layer keep: of each token's choice, and of each pair of token and expert."""
+    assert model.moe is not None, "a layer of experts in a model without"
+    tokens, k = share.tokens, model.moe.experts_per_token
+    pairs = round(tokens * k / share.tensor_parallel_size * share.expert_imbalance)
+    # In fp32: the softmax; weights before they add up to 1, and their sum; for the z-loss logits, and log of the sum.
+    scores = sizes.experts + (k + 1 if model.moe.normalize_weights else 0)
+    scores += sizes.experts + 1 if model.moe.router_z_loss else 0
+    has_loss = model.moe.aux_loss or model.moe.router_z_loss
+    routed = FP32_BYTES * (tokens * scores + (sizes.experts if has_loss else 0))  # each expert's share of the choices
+    routed += TOKEN_BYTES * tokens * k * 2  # each token's experts, and the pairs' order
+    routed += TOKEN_BYTES * pairs * (2 if share.is_visited else 0)  # the order of what came, and back
+    wide, inner = pairs * sizes.hidden, pairs * sizes.ffn
+    # Tokens as experts see them, and outputs before they are weighed; inner ones as in a dense part, but for copies.
+    values = 2 * wide + inner * (4 if model.is_gated else 2) + pairs
+    return routed + values * share.value_bytes
 
 
 def _norm(kind: str, share: RankShare, vectors: int, size: int, *, is_view: bool = False) -> int:

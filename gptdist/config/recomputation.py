@@ -59,6 +59,7 @@ class LayerCost:
         seen = min(sizes.window or share.seq_length, share.seq_length)
         attention = 4.0 * query * (seen - seen**2 / (2 * share.seq_length))
         mlp = 2.0 * sizes.hidden * sizes.ffn * (3 if model.is_gated else 2)
+        mlp *= model.moe.experts_per_token if model.moe is not None and sizes.experts else 1
         matrices = 2.0 * sizes.hidden * (2 * query + 2 * key)
         return cls(LayerActivations.of(model, sizes, share), attention, mlp, attention + mlp + matrices)
 

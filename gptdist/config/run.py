@@ -202,6 +202,7 @@ class RunConfig(Section):
             is_fp16=self.training.precision == "fp16",
             on_gpu=on_gpu,
             separate_documents=self.data.separate_documents,
+            is_visited=self.parallel.expert_parallel_size > 1,
         )
 
     def _split_expert_problems(self) -> list[str]:

@@ -8,16 +8,17 @@ Source: Rajbhandari et al. 2020 (ZeRO), arXiv 1910.02054, section 3, for the sta
 works.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from gptdist.config.activations import FP32_BYTES, LayerSizes, RankShare
-from gptdist.config.model import ModelConfig
+from gptdist.config.activations import FP32_BYTES, RankShare
 from gptdist.config.recomputation import StageActivations, recomputed
 from gptdist.config.run import RunConfig
 from gptdist.config.vocabulary import padded_vocab_size
 from gptdist.errors import ConfigError
 from gptdist.mesh.layout import Layout
+from gptdist.model.optimizer_memory import ZeroParts, moment_bytes, muon_update_bytes
+from gptdist.model.rank_weights import RankWeights
 
 LOGITS = 2**24
 """Logits that the loss holds at a time; the model's layer tests that it is its own number."""
@@ -60,7 +61,7 @@ class StepMemory:
     """What stays between two steps."""
 
     loss: Moment
-    """While the last micro batch's loss is computed."""
+    """While the last micro batch's loss is computed, or its backward pass begins."""
 
     backward: Moment
     """At the end of its backward pass, while gradients are reduced."""
@@ -73,81 +74,27 @@ class StepMemory:
         return max((self.loss, self.backward, self.update), key=lambda moment: moment.total)
 
 
-@dataclass(frozen=True)
-class _Matrix:
-    """One of a rank's matrices, and the whole one that it is a part of."""
-
-    values: int
-    """Of this rank, padding included."""
-
-    rows: int
-    columns: int
-    maps: int = 1
-    """What it is made of: queries, keys and values, or gate and up-projection."""
-
-
-def weight_sizes(model: ModelConfig, layout: Layout, stage: int) -> list[int]:
-    """Return values of each weight of a rank of pipeline ``stage``, padding included."""
-    matrices, vectors = _weights(model, layout, stage)
-    return [matrix.values for matrix in matrices] + vectors
-
-
-def _weights(model: ModelConfig, layout: Layout, stage: int) -> tuple[list[_Matrix], list[int]]:
-    """Return a rank's matrices, and values of each of its vectors."""
-    parts, stages = layout.tensor_parallel_size, layout.pipeline_parallel_size
-    rows, hidden = padded_vocab_size(model.vocab_size, parts) // parts, model.hidden_size
-    words = _Matrix(rows * hidden, model.vocab_size, hidden)
-    matrices, vectors = [], []
-    if stage == 0:
-        matrices.append(words)
-        if model.position_embedding == "learned":
-            matrices.append(_Matrix(model.seq_length * hidden, model.seq_length, hidden))
-    count = model.num_layers // stages
-    for layer in range(stage * count, (stage + 1) * count):
-        sizes = LayerSizes.of(model, layer)
-        matrices += _layer_matrices(model, sizes, parts)
-        vectors += _layer_vectors(model, sizes, parts)
-    if stage == stages - 1:
-        vectors += [hidden] * (2 if model.normalization == "layernorm" else 1)
-        if not model.tie_embeddings:
-            matrices.append(words)
-    return matrices, vectors
-
-
-def _layer_matrices(model: ModelConfig, sizes: LayerSizes, parts: int) -> list[_Matrix]:
-    """Return the matrices of a dense layer on one of so many tensor-parallel ranks, each of which is cut."""
-    query, key = sizes.heads * sizes.head_size, sizes.groups * sizes.head_size
-    num_up = 2 if model.is_gated else 1
-    shapes = [
-        (query + 2 * key, sizes.hidden, 3),
-        (sizes.hidden, query, 1),
-        (sizes.ffn * num_up, sizes.hidden, num_up),
-        (sizes.hidden, sizes.ffn, 1),
-    ]
-    return [_Matrix(rows * columns // parts, rows, columns, maps) for rows, columns, maps in shapes]
-
-
-def _layer_vectors(model: ModelConfig, sizes: LayerSizes, parts: int) -> list[int]:
-    """Return values of each vector of a dense layer on one of so many tensor-parallel ranks."""
-    per_norm = 2 if model.normalization == "layernorm" else 1
-    found = [sizes.hidden] * (2 * per_norm)
-    if model.add_bias:
-        heads, up = (sizes.heads + 2 * sizes.groups) * sizes.head_size, sizes.ffn * (2 if model.is_gated else 1)
-        found += [heads // parts, sizes.hidden, up // parts, sizes.hidden]
-    if model.qk_norm:
-        found += [sizes.head_size] * (2 * per_norm)
-    return found
-
-
-def step_memory(config: RunConfig, layout: Layout, *, on_gpu: bool, value_bytes: int, stage: int = 0) -> StepMemory:
+def step_memory(
+    config: RunConfig,
+    layout: Layout,
+    *,
+    on_gpu: bool,
+    value_bytes: int,
+    stage: int = 0,
+    whole_buffers: bool | None = None,
+    expert_imbalance: float = 1.0,
+) -> StepMemory:
     """Return what a rank of pipeline ``stage`` needs for a step; the config has no problems.
 
     Args:
         config: of the run.
         layout: of its ranks.
-        on_gpu: whether tensors lie on a GPU. There a buffer takes its room whole, on a CPU as much as was written.
+        on_gpu: whether tensors lie on a GPU.
         value_bytes: of a weight and an activation: 4 in fp32, else 2.
         stage: of the pipeline.
+        whole_buffers: whether a buffer takes its room whole. Default: on a GPU; on a CPU, as much as was written.
+
+        expert_imbalance: tokens that this rank's experts get, in times of what they get if all are chosen evenly.
 
     Raises:
         ConfigError: of what the config has is not counted here.
@@ -155,19 +102,14 @@ def step_memory(config: RunConfig, layout: Layout, *, on_gpu: bool, value_bytes:
     problems = uncounted(config)
     if problems:
         raise ConfigError(problems)
-    rank = _Rank(config, layout, config.rank_share(on_gpu=on_gpu, value_bytes=value_bytes), stage)
+    share = replace(config.rank_share(on_gpu=on_gpu, value_bytes=value_bytes), expert_imbalance=expert_imbalance)
+    rank = _Rank(config, layout, share, stage=stage, whole_buffers=on_gpu if whole_buffers is None else whole_buffers)
     return StepMemory(states=rank.states(), loss=rank.loss(), backward=rank.backward(), update=rank.update())
 
 
 def uncounted(config: RunConfig) -> list[str]:
     """Return what the formula knows nothing of."""
     bad = []
-    if config.model.moe is not None:
-        bad.append("model.moe: memory is not counted, for an expert gets as many tokens as the router sends it")
-    if config.model.layer_shapes is not None:
-        bad.append("model.layer_shapes: memory is counted of layers of one shape only")
-    if config.optimizer.kind == "muon":
-        bad.append("optimizer.kind: memory of muon is not counted; adamw, lion and adafactor are")
     if config.memory.offload():
         bad.append("memory.offload_optimizer: memory is not counted with offload; leave it out")
     return bad
@@ -176,25 +118,23 @@ def uncounted(config: RunConfig) -> list[str]:
 class _Rank:
     """One rank of a run."""
 
-    def __init__(self, config: RunConfig, layout: Layout, share: RankShare, stage: int) -> None:
+    def __init__(self, config: RunConfig, layout: Layout, share: RankShare, *, stage: int, whole_buffers: bool) -> None:
         model, zero = config.model, config.deepspeed.get("zero_optimization", {})
         self.zero_stage, self.copies, self.e = config.parallel.zero_stage, layout.num_copies, share.value_bytes
-        self.share = share
-        self.sizes = weight_sizes(model, layout, stage)
-        self._matrices, self._vectors = _weights(model, layout, stage)
-        self.values = sum(self.sizes)
+        self.share, self._whole_buffers = share, whole_buffers
+        self.held = RankWeights.of(model, layout, stage)
+        self.sizes = self.held.sizes
+        self.values = self.held.num_values
         self.largest = max(self.sizes)
-        self.part = -(-self.values // self.copies)
+        self.parts = ZeroParts.of(layout, self.zero_stage)
+        self.part = self.parts.part(self.values, self.held.num_expert_values)
         self.is_last = stage == layout.pipeline_parallel_size - 1
         self.rows = padded_vocab_size(model.vocab_size, share.tensor_parallel_size) // share.tensor_parallel_size
         self.head_values = self.rows * model.hidden_size if self.is_last else 0
         is_tied_copy = model.tie_embeddings and self.is_last and stage > 0
         self.tied_copy = self.head_values if is_tied_copy else 0
         self.accumulates = _num_micro_batches(config, layout) > 1
-        self.is_adafactor = config.optimizer.kind == "adafactor"
-        self.moment_bytes = (2 if config.optimizer.kind == "adamw" else 1) * (
-            2 if config.optimizer.moment_precision == "bf16" else FP32_BYTES
-        )
+        self._optimizer = config.optimizer
         self.activations = StageActivations.of(model, config.parallel, share, stage)
         self.again = recomputed(config.memory, model, config.parallel, share, stage)
         self._zero: dict[str, Any] = zero
@@ -213,9 +153,14 @@ class _Rank:
         """Values of the bucket that are ever written."""
         return min(self.bucket, self.values)
 
+    @property
+    def _flattened(self) -> int:
+        """Values of the bucket's copy for a reduction, which one rank alone does without: it has nothing to join."""
+        return self.filled if self.copies > 1 else 0
+
     def _room(self, values: int, written: int) -> int:
         """Return values of a buffer that take room."""
-        return values if self.share.on_gpu else written
+        return values if self._whole_buffers else written
 
     def weights(self) -> int:
         """Bytes of weights that stay: under ZeRO-3 a part, and small ones whole."""
@@ -226,31 +171,33 @@ class _Rank:
         return held + self.e * self.tied_copy
 
     def _persistent(self) -> int:
+        """Values that are never given back; where there is one copy, nothing is ever gathered either."""
+        if self.copies == 1:
+            return 0
         threshold = self._setting("stage3_param_persistence_threshold", PERSISTENT)
         return sum(size for size in self.sizes if size < threshold)
 
     def gathered(self) -> int:
         """Bytes of weights that ZeRO-3 has whole: after a forward pass they stay, for the backward pass is near."""
-        if self.zero_stage < 3:
+        if self.zero_stage < 3 or self.copies == 1:
             return 0
         live = self._setting("stage3_max_live_parameters", LIVE)
         return self.e * min(self.values - self._persistent(), live)
 
+    def _fetched(self) -> int:
+        """Bytes of what ZeRO-3 fetches together: one buffer, copied out of when the first of it is needed."""
+        if self.copies == 1:
+            return 0
+        return self.e * min(self.values - self._persistent(), self._setting("stage3_prefetch_bucket_size", PREFETCH))
+
+    def _still_gathered(self) -> int:
+        """Bytes of weights that are whole at a reduction: those of the first layers come last in a backward pass."""
+        return min(self.gathered(), self.e * max(self.values - self.bucket, self.sizes[0]))
+
     def optimizer(self) -> int:
         """Bytes of master weights, which ZeRO keeps even in fp32, and of moments."""
         masters = FP32_BYTES * self.part if self.zero_stage else 0
-        return masters + self._moments()
-
-    def _moments(self) -> int:
-        copies = self.copies if self.zero_stage else 1
-        if not self.is_adafactor:
-            return self.moment_bytes * (self.part if self.zero_stage else self.values)
-        # Mean squares of rows and columns are whole on every rank, with a byte that says what map a row belongs to.
-        means = sum(
-            FP32_BYTES * (matrix.rows + matrix.maps * matrix.columns) + matrix.maps * matrix.rows
-            for matrix in self._matrices
-        )
-        return means + FP32_BYTES * -(-sum(self._vectors) // copies)
+        return masters + moment_bytes(self.held, self._optimizer, self.parts)
 
     def states(self) -> int:
         """Bytes that stay between two steps."""
@@ -277,18 +224,17 @@ class _Rank:
         return FP32_BYTES * self.values
 
     def loss(self) -> Moment:
-        """At the last micro batch's loss, or, under ZeRO-3, while weights come in."""
+        """At the last micro batch's loss or right behind it; under ZeRO-3, while weights come in."""
         activations = self.activations.peak(self.again)
         buffers = self._logits() if self.is_last else 0
         if self.zero_stage == 3:
-            # What is fetched together lies in one buffer, and is copied out of it when the first of it is needed.
-            ahead = self.e * min(
-                self.values - self._persistent(), self._setting("stage3_prefetch_bucket_size", PREFETCH)
-            )
-            buffers = max(buffers, ahead - (self.activations.behind if self.is_last else 0))
+            buffers = max(buffers, self._fetched() - (self.activations.behind if self.is_last else 0))
             buffers += self.e * self._room(self.bucket, self.filled if self.accumulates else 0)
         elif self.zero_stage == 1 and not self.is_bf16 and self.accumulates:
             buffers += FP32_BYTES * self._room(self.bucket, 0)
+        elif self.zero_stage == 2 or (self.zero_stage == 1 and not self.is_bf16):  # made when the backward pass begins
+            size = FP32_BYTES if self.zero_stage == 1 else self.e
+            buffers = max(buffers, size * self._room(self.bucket, 0))
         return self._moment(self.accumulated(), activations=activations, buffers=buffers, gathered=self.gathered())
 
     def _logits(self) -> int:
@@ -313,15 +259,17 @@ class _Rank:
                 buffers = (FP32_BYTES + self.e) * min(self.values, ALLREDUCE)
             case 1:  # moved into the bucket, which is flattened once more; this rank's part is copied out of it
                 gradients = FP32_BYTES * (self.values - self.filled + self.part)
-                buffers = FP32_BYTES * (self._room(self.bucket, self.filled) + self.filled)
+                buffers = FP32_BYTES * (self._room(self.bucket, self.filled) + self._flattened)
             case 2:
-                parts = 1 if self.e == 2 or not self.accumulates else 2
-                gradients = FP32_BYTES * self.part * parts
-                buffers = self.e * (self._room(self.bucket, self.filled) + self.filled)
+                gradients = FP32_BYTES * self.part if self.e == 2 or self.accumulates else 0
+                # This rank's part of this micro batch is copied out when the flat copy is gone.
+                copied = self._flattened if self.e == 2 else max(self._flattened, self.part)
+                buffers = self.e * (self._room(self.bucket, self.filled) + copied)
                 buffers += FP32_BYTES * self.filled if self.e == 2 else 0
             case _:
-                buffers = self.e * (self._room(self.bucket, self.filled) + self.filled + -(-self.filled // self.copies))
-        return self._moment(gradients, activations=activations, buffers=buffers, gathered=self.gathered())
+                cloned = 0 if self.share.on_gpu else self.filled  # by gloo
+                buffers = self.e * (self._room(self.bucket, self.filled) + self.filled + cloned)
+        return self._moment(gradients, activations=activations, buffers=buffers, gathered=self._still_gathered())
 
     def update(self) -> Moment:
         """At the update; a norm is computed of a gradient in double precision."""
@@ -334,6 +282,8 @@ class _Rank:
             buffers = max(DOUBLE_BYTES * min(self.largest, self.part), flat)
         elif self.zero_stage == 3:
             buffers = FP32_BYTES * self.part + self.e * self._room(self.bucket, self.filled)
+        if self._optimizer.kind == "muon":
+            buffers += muon_update_bytes(self.held, self.parts, on_gpu=self.share.on_gpu)
         return self._moment(gradients, activations=0, buffers=buffers, gathered=0)
 
     def _moment(self, gradients: int, *, activations: int, buffers: int, gathered: int) -> Moment:

@@ -1,14 +1,16 @@
 """Activations that autograd keeps, counted, against the formula; recomputation within a budget of bytes."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gptdist.config.activations import LayerActivations, LayerSizes
 from gptdist.config.recomputation import StageActivations, least_bytes, recomputed
 from gptdist.config.run import RunConfig
-from tests.support.datasets import GPT2, LLAMA, MODERN, SHAPES, run_tree
+from tests.support.datasets import GPT2, LLAMA, MODERN, MOE, SHAPES, run_tree
 from tests.support.jobs import open_run, train_steps
 from tests.support.kept import KeptBytes
 from tests.support.layouts import TestedLayout
@@ -27,6 +29,18 @@ MODELS: dict[str, dict[str, Any]] = {
     "pruned": MODERN | HIDDEN_DROPOUT | {"num_layers": 4, "layer_shapes": SHAPES},
     "modern-dropout": MODERN | DROPOUT,
 }
+MOES: list[dict[str, Any]] = [
+    MOE,
+    MOE | {"moe": {**MOE["moe"], "normalize_weights": False, "router_z_loss": 0.0}},
+    MOE | {"moe": {**MOE["moe"], "aux_loss": 0.0, "router_z_loss": 0.0}},
+    GPT2 | HIDDEN_DROPOUT | {"add_bias": False, "moe": {"num_experts": 4, "experts_per_token": 1}},
+]
+MOE_LAYOUTS = [
+    TestedLayout(1, 1, 1),
+    TestedLayout(2, 1, 2),
+    TestedLayout(2, 1, 2, sequence_parallel=True),
+    TestedLayout(2, 1, 1, expert_parallel_size=2),
+]
 FORWARD_LAYOUTS = [
     TestedLayout(1, 1, 1),
     TestedLayout(2, 1, 2),
@@ -36,6 +50,8 @@ FORWARD_LAYOUTS = [
 SPARE = 1.04
 """At most so far above what is counted: attention and feed-forward part of a layer are not computed again at once, and
 what waits in a pipeline for its gradient is not kept by autograd."""
+DATA: dict[str, Any] = {"tokenizer": "t", "sources": [{"path": "s", "weight": 1.0}]}
+BATCH, STEPS = {"global_batch_size": 8, "micro_batch_size": 2}, {"train_steps": 1}
 UNLIKE_SPARE = 1.12
 """The same where the widest attention and the widest feed-forward part are not in one layer."""
 
@@ -112,6 +128,33 @@ def test_what_is_kept_is_what_the_formula_says(layout: TestedLayout, tmp_path: P
     found = run_ranks(layout.world_size, kept_of_forwards, trees)
     for tree, kept in zip(trees, found[-1], strict=True):  # the last rank: of context-parallel ranks the first has less
         assert kept == stage_of(tree)[0], (tree["model"], tree["memory"], tree["training"])
+
+
+@pytest.mark.parametrize("layout", MOE_LAYOUTS, ids=str)
+def test_experts_keep_what_the_formula_says_of_even_choices(layout: TestedLayout, tmp_path: Path) -> None:
+    """However unevenly ranks' experts are chosen, all ranks together keep that."""
+    trees = [
+        run_tree(
+            tmp_path, model=model, memory={"recompute": way}, training={"precision": precision}, **layout.sections()
+        )
+        for model in MOES
+        for precision in ("fp32", "bf16")
+        for way in ("none", "mlp", "full")
+    ]
+    found = run_ranks(layout.world_size, kept_of_forwards, trees)
+    for tree, *kept in zip(trees, *found, strict=True):
+        assert sum(kept) == stage_of(tree)[0] * layout.world_size, (tree["model"], tree["memory"], tree["training"])
+
+
+def test_experts_that_get_more_keep_more() -> None:
+    config = RunConfig.from_tree({"name": "test", "model": MOE, "data": DATA, "batch": BATCH, "training": STEPS})
+    even = config.rank_share(on_gpu=True)
+    kept = [
+        LayerActivations.of(config.model, LayerSizes.of(config.model, 1), replace(even, expert_imbalance=factor)).mlp
+        for factor in (1.0, 2.0)
+    ]
+    pairs, value_bytes = even.tokens * 2, 2
+    assert kept[1] - kept[0] == pairs * (2 * 32 + 4 * 48 + 1) * value_bytes
 
 
 def peak_of_steps(tree: dict[str, Any], steps: int) -> tuple[list[float], int, int]:

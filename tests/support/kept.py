@@ -1,7 +1,8 @@
-"""Bytes that autograd keeps for the backward pass, counted as they come and go."""
+"""Bytes that autograd keeps for the backward pass, and bytes of all tensors, counted as they come and go."""
 
 import weakref
 from collections import Counter
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -54,8 +55,8 @@ class _Kept:
         self.tensor = tensor
 
 
-def tensor_bytes() -> int:
-    """Return bytes of all tensors that Python knows of; views of the same memory count once."""
+def live_tensors() -> list[Any]:
+    """Return the storages of all tensors that Python knows of, each once."""
     import gc
 
     import torch
@@ -65,5 +66,54 @@ def tensor_bytes() -> int:
     for thing in gc.get_objects():
         if isinstance(thing, torch.Tensor) and thing.device.type != "meta":
             storage = thing.untyped_storage()
-            found[storage.data_ptr()] = storage.nbytes()
-    return sum(found.values())
+            found[storage.data_ptr()] = storage
+    return list(found.values())
+
+
+def tensor_bytes() -> int:
+    """Return bytes of all tensors that Python knows of; views of the same memory count once."""
+    return sum(storage.nbytes() for storage in live_tensors())
+
+
+def peak_tensor_bytes(work: Callable[[], None]) -> int:
+    """Return the most bytes of tensors that are there at once while ``work`` runs, those from before included.
+
+    Counted are tensors that an operation returns, not what a kernel holds for itself. What autograd adds up in place is
+    added up out of place while operations are watched.
+    """
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    sizes: dict[int, int] = {}
+    now = peak = 0
+
+    def see(storage: Any) -> None:
+        nonlocal now
+        key = storage._cdata
+        if key not in sizes:
+            weakref.finalize(storage, drop, key)
+        now += storage.nbytes() - sizes.get(key, 0)
+        sizes[key] = storage.nbytes()
+
+    def drop(key: int) -> None:
+        nonlocal now
+        now -= sizes.pop(key)
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal peak
+            found = func(*args, **(kwargs or {}))
+            for leaf in tree_leaves((args, kwargs, found)):  # of arguments too: a storage may be resized
+                if isinstance(leaf, torch.Tensor) and leaf.device.type != "meta":
+                    see(leaf.untyped_storage())
+            peak = max(peak, now)
+            return found
+
+    import torch
+
+    for storage in live_tensors():
+        see(storage)
+    peak = now
+    with Watch():
+        work()
+    return peak
