@@ -39,14 +39,29 @@ def check_run(config: RunConfig, say: Callable[[str], None]) -> None:
     Raises:
         GptDistError: they would refuse it.
     """
-    missing = (
-        config.data.path_problems()
-        + config.checkpoints.protection.path_problems()
+    missing = config.data.path_problems() + machine_problems(config)
+    if missing:
+        raise ConfigError(missing)
+    check_contents(config)
+    for problem in export_problems(config.model):
+        say(f"gptdist launch: warning: {problem}")
+
+
+def machine_problems(config: RunConfig) -> list[str]:
+    """Return what ``config`` needs beside its data, and this machine has not: keys, packages, a disk to swap to."""
+    return (
+        config.checkpoints.protection.path_problems()
         + config.telemetry.package_problems()
         + swap_problems(config.memory)
     )
-    if missing:
-        raise ConfigError(missing)
+
+
+def check_contents(config: RunConfig) -> None:
+    """Look into the data of ``config``, which is there, and at what its run's folder holds.
+
+    Raises:
+        GptDistError: the ranks would refuse it.
+    """
     if (config.folder / STOP_NAME).exists():
         raise TrainingError(f"{config.folder / STOP_NAME}: asks this run to stop; remove it to go on")
     tokenizer, data = check_data(config)
@@ -59,5 +74,3 @@ def check_run(config: RunConfig, say: Callable[[str], None]) -> None:
         check_begins(manifest, identity, folder)
     done = (newest.step, newest.progress.consumed_samples) if newest else (0, 0)
     check_epochs(config, data.order, step=done[0], consumed_samples=done[1])
-    for problem in export_problems(config.model):
-        say(f"gptdist launch: warning: {problem}")

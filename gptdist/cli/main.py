@@ -13,6 +13,7 @@ COMMANDS = {
     "data": "verify token shards, show what a sample is made of",
     "config": "check a run config and show it resolved",
     "scaling": "best size and tokens for a budget, by published scaling laws",
+    "rehearse": "go through a whole run of a config in small, on this machine",
     "launch": "start training, here or on a cluster",
     "doctor": "check the hosts of a run before it starts there",
     "nodes": "show and edit which nodes of a run are left out",

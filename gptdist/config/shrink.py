@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gptdist.config.precision import LossScaleConfig
 from gptdist.config.recomputation import Recomputed, StageActivations, least_bytes
 from gptdist.config.run import RunConfig
 from gptdist.config.shrink_axes import Axes, small_axes
@@ -36,6 +37,9 @@ class Materials:
 
     packed_for: int | None = None
     """Tokens of a sample that the run's own data was packed for, where it was."""
+
+    has_fp16: bool = True
+    """Whether this machine's processor computes in fp16."""
 
     @property
     def tokenizer(self) -> Path:
@@ -105,7 +109,7 @@ def shrink(config: RunConfig, world_size: int, materials: Materials, *, ranks: i
     tree["batch"] = course.batch
     tree["schedule"] = course.schedule(config, lengths)
     tree["intervals"] = course.intervals(config)
-    tree["training"] |= _training(config, course)
+    tree["training"] |= _training(config, course, materials)
     tree["data"] |= _data(config, course, lengths, materials)
     tree["parallel"] |= _parallel(config, small)
     tree["memory"] |= _memory(config, tree["model"]["num_layers"])
@@ -121,11 +125,13 @@ def shrink(config: RunConfig, world_size: int, materials: Materials, *, ranks: i
     return SmallRun(small_config, small.ranks, (*real.left_out(small), *_left_out(config, small_config)))
 
 
-def _training(config: RunConfig, course: Course) -> dict[str, Any]:
+def _training(config: RunConfig, course: Course, materials: Materials) -> dict[str, Any]:
     training = config.training
     changed: dict[str, Any] = {"train_steps": course.train_steps, "init_from": None, "device": "cpu"}
     if training.precision == "auto" and training.device == "cuda":
         changed["precision"] = "bf16"  # what auto is there
+    if training.precision == "fp16" and not materials.has_fp16:
+        changed |= {"precision": "bf16", "loss_scale": LossScaleConfig().tree()}
     changed["collective_timeout_seconds"] = min(training.collective_timeout_seconds, STALL_SECONDS)
     if training.early_stopping is not None:
         patience = course.train_steps - 2  # it may end the run one step before its end, and no earlier
@@ -234,4 +240,6 @@ def _left_out(config: RunConfig, small: RunConfig) -> list[str]:
         lines.append("launch.time_limit_minutes: no time limit")
     if config.training.precision == "auto" and config.training.device == "auto":
         lines.append("training.precision: auto is fp32 here and bf16 on CUDA; training.precision=bf16 rehearses that")
+    if config.training.precision != small.training.precision and config.training.precision == "fp16":
+        lines.append("training.precision: this processor does not compute in fp16; bf16 is in its place, with no scale")
     return lines

@@ -103,6 +103,7 @@ def test_sizes_stay_readable() -> None:
         "gptdist.checkpoint.find",
         "gptdist.checkpoint.initial",
         "gptdist.checkpoint.show",
+        "gptdist.cli.rehearse_phases",
         "gptdist.config.load",
         "gptdist.config.run",
         "gptdist.data.attempts",

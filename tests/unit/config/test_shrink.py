@@ -259,6 +259,14 @@ def test_a_number_format_is_kept(precision: str) -> None:
     assert _small(_config(f"training.precision={precision}"), 64).config.training.precision == precision
 
 
+def test_fp16_that_the_processor_lacks_is_bf16() -> None:
+    config = _config("training.precision=fp16", "training.loss_scale.initial_power=12")
+    small = _small(config, 64, Materials(Path("/work-folder"), made_vocab_size=257, has_fp16=False))
+    assert small.config.training.precision == "bf16"
+    assert small.left_out[-1].startswith("training.precision: this processor does not compute in fp16")
+    assert _small(config, 64).config.training.loss_scale == config.training.loss_scale
+
+
 def test_auto_on_cuda_is_bf16() -> None:
     assert _small(_config("training.device=cuda"), 64).config.training.precision == "bf16"
     small = shrink(_config("training.device=cuda", "parallel.zero_stage=0"), 64, MATERIALS)
