@@ -126,6 +126,16 @@ def test_the_axis_that_dropout_depends_on_stays() -> None:
     assert other_layout(_small(_config(*overrides, *hidden), 2).config) == ["parallel.zero_stage=2"]
 
 
+def test_another_layout_is_a_legal_one() -> None:
+    offloads = _small(_config("parallel.zero_stage=3", "memory.offload_parameters=cpu"), 2).config
+    assert other_layout(offloads) == ["launch.ranks_per_node=1"], "ZeRO stage 3 alone can do so"
+    alone = _small(_config("batch.global_batch_size=4"), 1).config
+    assert other_layout(alone) == ["parallel.zero_stage=2"], "one micro batch is not for two ranks"
+    assert other_layout(_small(_config("batch.global_batch_size=8"), 1).config) == [
+        *("launch.ranks_per_node=2", "parallel.zero_stage=2"),
+    ]
+
+
 def test_ranks_that_are_asked_for() -> None:
     real = Axes(tensor=8, data=4, pipeline=12)
     assert small_axes(real, None) == Axes(2, 2, 2)
@@ -154,6 +164,25 @@ def test_left_out_axes_leave_a_legal_run() -> None:
     assert _small(experts, 8, ranks=1).config.parallel.expert_parallel_size == 1
 
 
+def test_more_ranks_than_need_be_are_legal_too() -> None:
+    for overrides, preset in (
+        (["parallel.tensor_parallel_size=8", "parallel.sequence_parallel=true"], "llama3-8b"),
+        (["parallel.tensor_parallel_size=4", "parallel.expert_parallel_size=2"], "mixtral-8x7b"),
+        (["parallel.pipeline_parallel_size=8"], "llama3-8b"),
+        (
+            [
+                "parallel.context_parallel_size=8",
+                "batch.seq_length_ramp=[{seq_length: 1024, until_samples: 9}, {seq_length: 2048, until_samples: 99}]",
+            ],
+            "llama3-8b",
+        ),
+    ):
+        for world_size, ranks in ((8, 8), (16, 16)):
+            config = _config(*overrides, preset=preset)
+            small = _small(config, world_size, ranks=ranks)
+            assert Axes.of(small.config, ranks) == Axes.of(config, world_size)
+
+
 RAMPS = [
     "batch.ramp=[{global_batch_size: 256, until_tokens: 2000000000}, "
     "{global_batch_size: 512, increment: 256, until_tokens: 90000000000}]",
@@ -180,6 +209,7 @@ def test_ramps_and_stages_end_before_the_first_checkpoint() -> None:
         ["schedule.decay_steps=90_000"],
         ["schedule.kind=wsd", "schedule.cooldown_steps=1"],
         ["schedule.kind=wsd", "schedule.warmup_steps=79_999"],
+        ["schedule.kind=wsd", "schedule.warmup_steps=1", "schedule.cooldown_steps=99_999"],
         ["schedule.kind=linear", "schedule.warmup_steps=0", "schedule.warmup_tokens=1", "schedule.decay_tokens=2"],
         ["schedule.kind=inverse_sqrt", "schedule.warmup_steps=99_999"],
         ["schedule.kind=constant", "schedule.warmup_steps=0"],
@@ -223,6 +253,8 @@ def test_nothing_of_the_real_run_is_touched() -> None:
     assert now.checkpoints.remote is not None
     assert now.checkpoints.remote.url == "file:///work-folder/store"
     assert now.checkpoints.protection.encrypt
+    assert now.telemetry.wandb is None
+    assert now.training.init_from is None
     assert now.checkpoints.protection.signing_key_path == "/work-folder/keys/private.pem"
     assert now.memory.offload_optimizer == "cpu"
     assert now.data.loss_mask.ignore_tokens == ("<|endoftext|>",)
@@ -296,6 +328,10 @@ def test_pruned_layers_stay_pruned() -> None:
         assert found[2].heads not in (0, common.heads)
         assert found[3].ffn not in (0, common.ffn)
         _same_export(config, small)
+    three = shapes.replace("{layers: 8, ffn_hidden_size: 0}, ", "").replace(
+        "{layers: 8, num_attention_heads: 0}", ("{layers: 16, num_attention_heads: 0}")
+    )
+    assert _small(_config(three, "parallel.pipeline_parallel_size=8"), 64).config.model.num_layers == 4
 
 
 def test_mup_and_windows_keep_their_relations() -> None:
