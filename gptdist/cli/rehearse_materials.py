@@ -122,8 +122,7 @@ def prepare(config: RunConfig, folder: Path, *, nodes: int, ranks: int | None, r
     tokenizer = ByteTokenizer()
     if is_real:
         check_contents(config)
-        packed_for = {DatasetManifest.read(source.path).packing_seq_length for source in config.data.sources} - {None}
-        materials = Materials(folder, packed_for=packed_for.pop() if packed_for else None)
+        materials = Materials(folder, packed_for=_packed_for(config))
     else:
         materials = Materials(folder, made_vocab_size=tokenizer.vocab_size, made_end_token=tokenizer.eod_token)
     if config.training.precision == "fp16":
@@ -150,6 +149,13 @@ def prepare(config: RunConfig, folder: Path, *, nodes: int, ranks: int | None, r
     with rehearsal.config_path.open("w", encoding="utf-8") as file:
         YAML(typ="safe", pure=True).dump(small.config.tree(), file)
     return rehearsal
+
+
+def _packed_for(config: RunConfig) -> int | None:
+    """Return the only sample length that suits the run's data, if any of it was packed."""
+    folders = [source.path for source in config.data.sources] + [one.path for one in config.data.validation]
+    lengths = {DatasetManifest.read(folder).packing_seq_length for folder in folders} - {None}
+    return lengths.pop() if lengths else None  # were they several, the run would have been refused
 
 
 def _data_line(config: RunConfig, *, is_real: bool) -> str:

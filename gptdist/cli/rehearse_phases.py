@@ -119,9 +119,14 @@ def _gptdist(rehearsal: Rehearsal, name: str, *words: str) -> _Done:
 
 
 def _training(rehearsal: Rehearsal) -> Iterator[Phase]:
-    """Train the small run, and yield what its records say of each phase, up to the first that failed."""
+    """Train the small run, and yield how each phase went, up to the first that failed."""
     begin = time.time()
     done = _gptdist(rehearsal, "launch", "launch", "local", str(rehearsal.config_path))
+    yield from _trained(rehearsal, done, begin)
+
+
+def _trained(rehearsal: Rehearsal, done: _Done, begin: float) -> Iterator[Phase]:
+    """Yield what the records of a launch that began at ``begin``, in seconds since 1970, say of each phase."""
     failure = _first_failure(rehearsal.small.config.folder) if done.status else None
     reached = {
         "launch": _events(rehearsal, START),

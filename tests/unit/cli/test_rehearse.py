@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,11 @@ from gptdist.cli.rehearse_materials import Rehearsal, checked_folder, prepare
 from gptdist.cli.rehearse_phases import FIRST_LOSS_MARGIN, Phase
 from gptdist.config.load import load_config
 from gptdist.config.run import RunConfig
+from gptdist.data.made import make_dataset
+from gptdist.data.manifest import DatasetManifest
 from gptdist.errors import ConfigError, DataError
+from gptdist.telemetry.rank_log import Failure
+from gptdist.tokenizer.byte import ByteTokenizer
 from launch.outcome import Outcome, leave_outcome
 from tests.support.datasets import GPT2, LLAMA, run_tree
 
@@ -196,6 +201,57 @@ def test_keys_are_made_for_it_and_are_private(tmp_path: Path) -> None:
 def test_the_config_that_is_written_is_the_small_one(tmp_path: Path) -> None:
     rehearsal = _prepared(tmp_path)
     assert load_config(RunConfig, rehearsal.config_path) == rehearsal.small.config
+
+
+START = {"event": "start", "time": 3.0, "layout": "2 ranks"}
+TRAIN = {"kind": "train", "step": 1, "loss": math.log(257), "skipped": False, "step_seconds": 0.5}
+VALIDATION = {"kind": "validation", "validation_loss": 5.0, "loss_web": 5.0, "loss_code": 5.0}
+
+
+@pytest.mark.parametrize(
+    ("phase", "records", "expected"),
+    [
+        ("join", [], ["launch FAILED"]),
+        ("checkpoint", [], ["launch FAILED"]),
+        ("forward_backward", [START], ["launch ok", "step FAILED"]),
+        ("data", [START, TRAIN, VALIDATION], ["launch ok", "step FAILED"]),
+        ("evaluation", [START, TRAIN], ["launch ok", "step ok", "validation FAILED"]),
+        ("evaluation", [START, TRAIN, VALIDATION], ["launch ok", "step ok", "validation FAILED"]),
+        ("checkpoint", [START, TRAIN, VALIDATION], ["launch ok", "step ok", "validation ok", "save FAILED"]),
+        (None, [START, TRAIN, VALIDATION], ["launch ok", "step ok", "validation ok", "save FAILED"]),
+        (None, [], ["launch FAILED"]),
+    ],
+)
+def test_the_phase_that_failed_is_the_one_that_is_blamed(
+    tmp_path: Path, phase: str | None, records: list[dict[str, Any]], expected: list[str]
+) -> None:
+    rehearsal = _prepared(tmp_path)
+    run = rehearsal.small.config.folder
+    logs = run / "logs" / "launch_0001"
+    logs.mkdir(parents=True)
+    for name, key in (("ledger.jsonl", "event"), ("metrics.jsonl", "kind")):
+        (run / name).write_text("".join(f"{json.dumps(record)}\n" for record in records if key in record))
+    failures = () if phase is None else (Failure("error", 1, "here", 1.0, 1, phase, "Traceback\nOSError: full"),)
+    leave_outcome(logs, "here", Outcome(1, 1, failures))
+    done = rehearse_phases._Done(1, 9.0, "", "torchrun: bad\ngptdist launch: error: no port\nmore\n")
+    found = list(rehearse_phases._trained(rehearsal, done, 1.0))
+    assert [f"{one.name} {one.status}" for one in found] == expected
+    if phase is None:
+        assert found[-1].text == "gptdist launch: error: no port"
+    else:
+        assert found[-1].text == f"rank 1 on here failed first, after step 1, in '{phase}': OSError: full"
+        assert found[-1].details == "Traceback\nOSError: full"
+
+
+def test_packed_data_keeps_its_sample_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = run_tree(tmp_path, model={"seq_length": 64})
+    monkeypatch.setattr("gptdist.data.made.made_documents", lambda count, seed: [seed[:1] * 31] * count)
+    make_dataset(tmp_path / "packed", ByteTokenizer())
+    manifest = DatasetManifest.read(tmp_path / "packed")
+    replace(manifest, packing={"method": "best_fit", "seq_length": 64}).write(tmp_path / "packed")
+    assert _prepared(tmp_path / "plain", tree, nodes=1).small.config.model.seq_length == 32
+    tree["data"]["validation"] = [{"name": "packed", "path": str(tmp_path / "packed")}]
+    assert _prepared(tmp_path / "packed too", tree, nodes=1).small.config.model.seq_length == 64
 
 
 def test_an_outcome_without_failures_is_none(tmp_path: Path) -> None:
