@@ -115,8 +115,6 @@ def prepare(config: RunConfig, folder: Path, *, nodes: int, ranks: int | None, r
         GptDistError: what the config names is there, and the real run would refuse it.
     """
     begin, absent = time.perf_counter(), config.data.path_problems()
-    if absent and real_data:
-        raise ConfigError(absent)
     is_real = not absent if real_data is None else real_data
     world_size = config.launch.ranks_per_node * nodes
     tokenizer = ByteTokenizer()

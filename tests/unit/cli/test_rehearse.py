@@ -205,6 +205,7 @@ def test_the_config_that_is_written_is_the_small_one(tmp_path: Path) -> None:
 
 START = {"event": "start", "time": 3.0, "layout": "2 ranks"}
 TRAIN = {"kind": "train", "step": 1, "loss": math.log(257), "skipped": False, "step_seconds": 0.5}
+SAVED = {"event": "checkpoint", "stall_seconds": 0.1, "write_seconds": 0.2, "bytes": 9}
 VALIDATION = {"kind": "validation", "validation_loss": 5.0, "loss_web": 5.0, "loss_code": 5.0}
 
 
@@ -219,6 +220,7 @@ VALIDATION = {"kind": "validation", "validation_loss": 5.0, "loss_web": 5.0, "lo
         ("evaluation", [START, TRAIN, VALIDATION], ["launch ok", "step ok", "validation FAILED"]),
         ("checkpoint", [START, TRAIN, VALIDATION], ["launch ok", "step ok", "validation ok", "save FAILED"]),
         (None, [START, TRAIN, VALIDATION], ["launch ok", "step ok", "validation ok", "save FAILED"]),
+        (None, [START, TRAIN, VALIDATION, SAVED], ["launch ok", "step ok", "validation ok", "save FAILED"]),
         (None, [], ["launch FAILED"]),
     ],
 )
