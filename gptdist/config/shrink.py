@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gptdist.config.precision import LossScaleConfig
+from gptdist.config.precision import LossScaleConfig, precision_problems
 from gptdist.config.recomputation import Recomputed, StageActivations, least_bytes
 from gptdist.config.run import RunConfig
 from gptdist.config.shrink_axes import Axes, small_axes
@@ -239,7 +239,9 @@ def _left_out(config: RunConfig, small: RunConfig) -> list[str]:
     if config.launch.time_limit_minutes is not None:
         lines.append("launch.time_limit_minutes: no time limit")
     if config.training.precision == "auto" and config.training.device == "auto":
-        lines.append("training.precision: auto is fp32 here and bf16 on CUDA; training.precision=bf16 rehearses that")
+        refused = precision_problems("bf16", config.parallel.zero_stage, offloads=bool(config.memory.offload()))
+        there = f"and refused there: {refused[0]}" if refused else "training.precision=bf16 rehearses that"
+        lines.append(f"training.precision: auto is fp32 here and bf16 on CUDA; {there}")
     if config.training.precision != small.training.precision and config.training.precision == "fp16":
         lines.append("training.precision: this processor does not compute in fp16; bf16 is in its place, with no scale")
     return lines

@@ -56,12 +56,12 @@ class Axes:
         """Return a line for each axis that is split here and not in ``small``."""
         advice = f"--ranks {self.smallest().ranks} splits every axis"
         lines = [
-            f"{key}: {getattr(self, axis)} is 1 on {small.ranks} ranks; {advice}"
+            f"{key}: {getattr(self, axis)} becomes 1; {advice}"
             for axis, key in _KEYS.items()
             if getattr(self, axis) > 1 and getattr(small, axis) == 1
         ]
         if self.expert > small.expert == 1:
-            lines.append(f"parallel.expert_parallel_size: {self.expert} is 1 on {small.ranks} ranks; {advice}")
+            lines.append(f"parallel.expert_parallel_size: {self.expert} becomes 1; {advice}")
         return lines
 
 

@@ -141,15 +141,15 @@ def test_ranks_that_are_asked_for() -> None:
     assert small_axes(real, None) == Axes(2, 2, 2)
     assert small_axes(real, 4) == Axes(tensor=2, data=2)
     assert real.left_out(small_axes(real, 4)) == [
-        "parallel.pipeline_parallel_size: 12 is 1 on 4 ranks; --ranks 8 splits every axis"
+        "parallel.pipeline_parallel_size: 12 becomes 1; --ranks 8 splits every axis"
     ]
     assert small_axes(real, 16) == Axes(tensor=2, data=4, pipeline=2)
     assert small_axes(real, 3) == Axes(data=3)
     assert small_axes(Axes(tensor=8), 8) == Axes(tensor=8)
     experts = Axes(data=8, expert=4)
     assert experts.left_out(small_axes(experts, 1)) == [
-        "data-parallel size: 8 is 1 on 1 ranks; --ranks 2 splits every axis",
-        "parallel.expert_parallel_size: 4 is 1 on 1 ranks; --ranks 2 splits every axis",
+        "data-parallel size: 8 becomes 1; --ranks 2 splits every axis",
+        "parallel.expert_parallel_size: 4 becomes 1; --ranks 2 splits every axis",
     ]
     for ranks in (0, 17, 5):
         with pytest.raises(ConfigError, match=rf"^--ranks: {ranks} are no small copy of the job's 8; use one of \[1, "):
@@ -303,6 +303,8 @@ def test_auto_on_cuda_is_bf16() -> None:
     assert _small(_config("training.device=cuda"), 64).config.training.precision == "bf16"
     small = shrink(_config("training.device=cuda", "parallel.zero_stage=0"), 64, MATERIALS)
     assert "no fp32 gradient accumulation for bf16" in small.config.problems()[0], "as every rank would find there"
+    (line,) = _small(_config("parallel.zero_stage=0"), 64).left_out
+    assert "bf16 on CUDA; and refused there: parallel.zero_stage: DeepSpeed has no fp32" in line
 
 
 def test_a_budget_makes_it_compute_something_again() -> None:
