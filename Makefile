@@ -22,9 +22,9 @@ install: $(INSTALLED) ## install gptdist and what it needs into .venv
 demo: $(INSTALLED) ## train a small model, kill it, resume it on another layout, export it
 	$(BIN)/gptdist demo
 
-# The start of a process keeps one core busy: two files of tests at a time. What measures time comes by itself.
+# The start of a process keeps one core busy: two files of tests at a time, in our order. What measures time comes by itself.
 test: $(INSTALLED) ## run the tests
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not alone'
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m 'not alone'
 	$(BIN)/python -m pytest -m alone
 
 lint: $(INSTALLED) ## check style and types

@@ -1,9 +1,36 @@
-"""What every test leaves as it found it."""
+"""What every test leaves as it found it, and which tests come first."""
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+LONGEST_FIRST = (
+    "e2e/test_demo.py",
+    "distributed/test_swapping.py",
+    "distributed/test_chaos.py",
+    "distributed/test_resume_matrix.py",
+    "e2e/test_kill_and_resume.py",
+    "e2e/test_launch_hostfile.py",
+    "e2e/test_launch_clusters.py",
+    "e2e/test_documents.py",
+)
+"""Files of minutes. The first of them makes the demo, on which the last would wait if both began at once."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put long files first and those of seconds last, else one worker ends minutes after the other.
+
+    It takes pytest's ``--no-loadscope-reorder``: by itself xdist begins with the files of many tests, which are short.
+    """
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST_FIRST)}
+    units = Path(__file__).parent / "unit"
+
+    def place(item: pytest.Item) -> int:
+        return places.get(item.path, len(places) + item.path.is_relative_to(units))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(autouse=True)
