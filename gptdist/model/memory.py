@@ -15,8 +15,8 @@ from gptdist.config.activations import FP32_BYTES, RankShare
 from gptdist.config.recomputation import StageActivations, recomputed
 from gptdist.config.run import RunConfig
 from gptdist.config.vocabulary import padded_vocab_size
-from gptdist.errors import ConfigError
 from gptdist.mesh.layout import Layout
+from gptdist.model.host_memory import SWAPPED_VALUES, HostMemory
 from gptdist.model.optimizer_memory import ZeroParts, moment_bytes, muon_update_bytes
 from gptdist.model.rank_weights import RankWeights
 
@@ -68,6 +68,9 @@ class StepMemory:
 
     update: Moment
 
+    host: int
+    """What an offload keeps in the machine's memory all the time, which is no part of the others."""
+
     @property
     def peak(self) -> Moment:
         """The moment that needs most."""
@@ -95,24 +98,12 @@ def step_memory(
         whole_buffers: whether a buffer takes its room whole. Default: on a GPU; on a CPU, as much as was written.
 
         expert_imbalance: tokens that this rank's experts get, in times of what they get if all are chosen evenly.
-
-    Raises:
-        ConfigError: of what the config has is not counted here.
     """
-    problems = uncounted(config)
-    if problems:
-        raise ConfigError(problems)
     share = replace(config.rank_share(on_gpu=on_gpu, value_bytes=value_bytes), expert_imbalance=expert_imbalance)
     rank = _Rank(config, layout, share, stage=stage, whole_buffers=on_gpu if whole_buffers is None else whole_buffers)
-    return StepMemory(states=rank.states(), loss=rank.loss(), backward=rank.backward(), update=rank.update())
-
-
-def uncounted(config: RunConfig) -> list[str]:
-    """Return what the formula knows nothing of."""
-    bad = []
-    if config.memory.offload():
-        bad.append("memory.offload_optimizer: memory is not counted with offload; leave it out")
-    return bad
+    return StepMemory(
+        states=rank.states(), loss=rank.loss(), backward=rank.backward(), update=rank.update(), host=rank.host()
+    )
 
 
 class _Rank:
@@ -138,7 +129,10 @@ class _Rank:
         self.activations = StageActivations.of(model, config.parallel, share, stage)
         self.again = recomputed(config.memory, model, config.parallel, share, stage)
         self._zero: dict[str, Any] = zero
-        self.is_bf16 = self.e == 2 and not share.is_fp16
+        self._memory = config.memory
+        self.offloads = config.memory.offload_optimizer != "none"
+        # DeepSpeed's own optimizer for bf16, which ZeRO-1 has unless it offloads.
+        self.is_bf16 = self.e == 2 and not share.is_fp16 and not self.offloads
 
     def _setting(self, name: str, default: int) -> int:
         return int(self._zero.get(name, default))
@@ -166,7 +160,8 @@ class _Rank:
         """Bytes of weights that stay: under ZeRO-3 a part, and small ones whole."""
         held = self.e * self.values
         if self.zero_stage == 3:
-            parts = sum(-(-size // self.copies) for size in self.sizes)
+            offloads = self._memory.offload_parameters != "none"
+            parts = 0 if offloads else sum(-(-size // self.copies) for size in self.sizes)
             held = self.e * (parts + self._persistent())
         return held + self.e * self.tied_copy
 
@@ -182,6 +177,8 @@ class _Rank:
         if self.zero_stage < 3 or self.copies == 1:
             return 0
         live = self._setting("stage3_max_live_parameters", LIVE)
+        if self._memory.offload_parameters == "nvme":  # what is in use alone
+            live = min(live, self.largest)
         return self.e * min(self.values - self._persistent(), live)
 
     def _fetched(self) -> int:
@@ -196,19 +193,41 @@ class _Rank:
 
     def optimizer(self) -> int:
         """Bytes of master weights, which ZeRO keeps even in fp32, and of moments."""
+        if self.offloads:
+            return 0
         masters = FP32_BYTES * self.part if self.zero_stage else 0
         return masters + moment_bytes(self.held, self._optimizer, self.parts)
 
+    def host(self) -> int:
+        """Bytes that an offload keeps in the machine's memory."""
+        swapped = self._setting("sub_group_size", SWAPPED_VALUES)
+        return HostMemory(
+            self._memory,
+            self._optimizer,
+            self.held,
+            self.parts,
+            zero_stage=self.zero_stage,
+            value_bytes=self.e,
+            accumulates=self.accumulates,
+            swapped_values=swapped,
+        ).states()
+
+    def _passage(self) -> int:
+        """Bytes of the buffer through which gradients go to the machine's memory."""
+        return self.e * self.largest if self.offloads and self.zero_stage < 3 else 0
+
     def states(self) -> int:
         """Bytes that stay between two steps."""
-        held = self.weights() + self.optimizer() + self._standing_gradients()
+        held = self.weights() + self.optimizer() + self._standing_gradients() + self._passage()
         return held + (self.e * self._room(self.bucket, self.filled) if self.zero_stage == 3 else 0)
 
     def _standing_gradients(self) -> int:
         """Bytes of gradients that are never given back: whole in ZeRO-1 for bf16, a part in ZeRO-3."""
         if self.zero_stage == 1 and self.is_bf16:
             return FP32_BYTES * self.values
-        return FP32_BYTES * sum(-(-size // self.copies) for size in self.sizes) if self.zero_stage == 3 else 0
+        if self.zero_stage < 3 or self.offloads:
+            return 0
+        return FP32_BYTES * sum(-(-size // self.copies) for size in self.sizes)
 
     def accumulated(self) -> int:
         """Bytes of gradients of the micro batches before the last."""
@@ -218,7 +237,7 @@ class _Rank:
         if self.zero_stage == 3:
             return standing
         if self.zero_stage == 2:
-            return FP32_BYTES * self.part
+            return 0 if self.offloads and self.e == FP32_BYTES else FP32_BYTES * self.part
         if self.is_bf16:
             return standing + self.e * self.values  # those of autograd are cleared at the next backward pass only
         return FP32_BYTES * self.values
@@ -258,14 +277,15 @@ class _Rank:
                 gradients += self.e * self.values
                 buffers = (FP32_BYTES + self.e) * min(self.values, ALLREDUCE)
             case 1:  # moved into the bucket, which is flattened once more; this rank's part is copied out of it
-                gradients = FP32_BYTES * (self.values - self.filled + self.part)
+                gradients = FP32_BYTES * (self.values - self.filled + (0 if self.offloads else self.part))
                 buffers = FP32_BYTES * (self._room(self.bucket, self.filled) + self._flattened)
             case 2:
-                gradients = FP32_BYTES * self.part if self.e == 2 or self.accumulates else 0
+                is_there = self.e == 2 or (self.accumulates and not self.offloads)
+                gradients = FP32_BYTES * self.part if is_there else 0
                 # This rank's part of this micro batch is copied out when the flat copy is gone.
-                copied = self._flattened if self.e == 2 else max(self._flattened, self.part)
+                copied = self._flattened if self.e == 2 or self.offloads else max(self._flattened, self.part)
                 buffers = self.e * (self._room(self.bucket, self.filled) + copied)
-                buffers += FP32_BYTES * self.filled if self.e == 2 else 0
+                buffers += FP32_BYTES * min(self.largest, self.part) if self.e == 2 else 0  # widened one by one
             case _:
                 cloned = 0 if self.share.on_gpu else self.filled  # by gloo
                 buffers = self.e * (self._room(self.bucket, self.filled) + self.filled + cloned)
@@ -276,12 +296,13 @@ class _Rank:
         gradients, buffers = self._standing_gradients(), 0
         if self.zero_stage == 0:
             gradients = FP32_BYTES * self.values
-        elif self.zero_stage <= 2 and not (self.zero_stage == 1 and self.is_bf16):
+        elif self.zero_stage <= 2 and not (self.zero_stage == 1 and self.is_bf16) and not self.offloads:
             gradients = FP32_BYTES * self.part
             flat = 0 if self.e == 2 else FP32_BYTES * self.part
             buffers = max(DOUBLE_BYTES * min(self.largest, self.part), flat)
         elif self.zero_stage == 3:
-            buffers = FP32_BYTES * self.part + self.e * self._room(self.bucket, self.filled)
+            flat = 0 if self.offloads else FP32_BYTES * self.part
+            buffers = flat + self.e * self._room(self.bucket, self.filled)
         if self._optimizer.kind == "muon":
             buffers += muon_update_bytes(self.held, self.parts, on_gpu=self.share.on_gpu)
         return self._moment(gradients, activations=0, buffers=buffers, gathered=0)
@@ -292,7 +313,7 @@ class _Rank:
             optimizer=self.optimizer(),
             gradients=gradients + FP32_BYTES * self.tied_copy,
             activations=activations,
-            buffers=buffers,
+            buffers=buffers + self._passage(),
         )
 
 

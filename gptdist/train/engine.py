@@ -15,13 +15,14 @@ from gptdist.data.batches import Batch
 from gptdist.device.swapping import check_locked_memory
 from gptdist.errors import TrainingError
 from gptdist.mesh.groups import Mesh, ModelParallelUnit
+from gptdist.model.host_memory import SWAPPED_VALUES
 from gptdist.model.memory import REDUCE_BUCKET
 from gptdist.model.parameters import is_hidden_matrix, logical_shape_of, lr_scale
 from gptdist.train.expert_parallel import announce_experts, group_settings
 from gptdist.train.muon import IS_HIDDEN
 from gptdist.train.optimizers import new_optimizer
 from gptdist.train.pipeline import Stage, run_micro_batches
-from gptdist.train.swap_folder import NO_SPARE_WEIGHTS, SWAPPED_VALUES, locked_bytes, swap_settings
+from gptdist.train.swap_folder import NO_SPARE_WEIGHTS, locked_bytes, swap_settings
 from gptdist.train.update_gate import UpdateGate
 
 NO_CLIPPING = 1e30

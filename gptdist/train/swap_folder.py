@@ -15,14 +15,8 @@ from gptdist.config.run import RunConfig
 from gptdist.config.vocabulary import padded_vocab_size
 from gptdist.mesh.groups import Mesh, max_over_ranks
 from gptdist.model.hf_names import logical_shapes
+from gptdist.model.host_memory import BUFFERS
 from gptdist.model.parameters import split_dim
-
-BUFFERS = {"offload_optimizer": 4, "offload_param": 5}
-"""Of a sub-group that is swapped in: weights, gradients and two moments. Of parameters that are in use at once: no
-module here has as many matrices of its own."""
-
-SWAPPED_VALUES = 100_000_000
-"""Weights of a rank whose optimizer state is brought from a disk at a time."""
 
 NO_SPARE_WEIGHTS = {
     "stage3_max_live_parameters": 0,
