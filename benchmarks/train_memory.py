@@ -44,7 +44,7 @@ def main() -> None:
     precision = arguments.precision
     from tests.support.datasets import write_dataset
 
-    layouts = [(2, zero, 1) for zero in range(4)] + [(1, 1, 1), (2, 1, 2)]
+    layouts = [(2, zero, tensor) for tensor in (1, 2) for zero in range(4)] + [(1, 1, 1)]
     print(f"{MODEL}, {precision}, micro batch {MICRO_BATCH}, MB of a rank")
     print(f"{'':<34}{'weights':>9}{'optimizer':>10}{'gradients':>10}{'activations':>12}{'buffers':>9}", end="")
     print(f"{'formula':>9}{'measured':>10}{'ratio':>7}{'states':>9}{'counted':>9}")
