@@ -32,7 +32,8 @@ CASES: list[tuple[TestedLayout, dict[str, Any], str]] = [
     (TestedLayout(2, 1, 1, pipeline_parallel_size=2), LLAMA | {"num_layers": 4}, "fp32"),
 ]
 PEAK_SPARE = 0.10
-"""Largest distance of the formula's peak from what is counted."""
+"""Largest distance of the formula's peak from what is counted. At ZeRO stage 2 most of it may be needed: gloo's thread
+sometimes holds the flat copy of the gradients until a rank has copied its part out of them."""
 
 LARGE = {"hidden_size": 192, "vocab_size": 2000, "seq_length": 64}
 PEAK_CASES: list[tuple[TestedLayout, dict[str, Any], dict[str, Any]]] = [
@@ -41,7 +42,8 @@ PEAK_CASES: list[tuple[TestedLayout, dict[str, Any], dict[str, Any]]] = [
     (TestedLayout(2, 2, 1, expert_parallel_size=2), MOE, {"batch": {"global_batch_size": 4}}),
     (TestedLayout(2, 1, 1), LLAMA, {"optimizer": {"kind": "muon"}}),
     (TestedLayout(2, 0, 2), GPT2, {"optimizer": {"kind": "adafactor"}}),
-    (TestedLayout(2, 2, 1), GPT2, {"batch": {"global_batch_size": 4}, "memory": {"recompute": "full"}}),
+    (TestedLayout(2, 2, 1), GPT2, {"memory": {"recompute": "full"}}),
+    (TestedLayout(2, 2, 1), GPT2, {"batch": {"global_batch_size": 16, "micro_batch_size": 8}}),
     (TestedLayout(2, 1, 1), GPT2, {"training": {"precision": "bf16"}}),
     (TestedLayout(2, 2, 1), LLAMA, {"training": {"precision": "bf16"}}),
     (TestedLayout(2, 3, 1), LLAMA, {"training": {"precision": "bf16"}}),
