@@ -38,6 +38,7 @@ sometimes holds the flat copy of the gradients until a rank has copied its part 
 LARGE = {"hidden_size": 192, "vocab_size": 2000, "seq_length": 64}
 PEAK_CASES: list[tuple[TestedLayout, dict[str, Any], dict[str, Any]]] = [
     (TestedLayout(1, 1, 1), LLAMA, {}),
+    (TestedLayout(1, 1, 1), LLAMA, {"batch": {"global_batch_size": 1, "micro_batch_size": 1}}),
     (TestedLayout(2, 2, 1), MOE, {}),
     (TestedLayout(2, 2, 1, expert_parallel_size=2), MOE, {"batch": {"global_batch_size": 4}}),
     (TestedLayout(2, 1, 1), LLAMA, {"optimizer": {"kind": "muon"}}),

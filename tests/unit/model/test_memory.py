@@ -52,6 +52,17 @@ def test_one_rank_holds_every_parameter_of_a_preset(name: str) -> None:
     assert RankWeights.of(model, ONE, 0).num_values == num_parameters(padded)
 
 
+def test_layers_of_different_shapes_are_counted_as_they_are() -> None:
+    """On each of two stages those of its own layers: attention alone, and a feed-forward part alone, without biases."""
+    shapes = [{"ffn_hidden_size": 0}, {"num_attention_heads": 0, "ffn_hidden_size": 96}]
+    tree = SMALL.tree() | {"layer_shapes": shapes, "add_bias": False, "tie_embeddings": False}
+    model = ModelConfig.from_tree(tree)
+    words, norm = 256 * 64, 2 * 64
+    stages = [RankWeights.of(model, Layout(1, 1, 1, 2), stage).num_values for stage in (0, 1)]
+    assert stages == [words + norm + 4 * 64 * 64, norm + 2 * 64 * 96 + norm + words]
+    assert sum(stages) == num_parameters(model)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_preset_is_planned(name: str) -> None:
     config = run_config(read_tree(PRESETS / f"{name}.yaml")["model"], parallel={"zero_stage": 2})
