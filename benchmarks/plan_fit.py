@@ -1,0 +1,84 @@
+"""Fit the planner's constants on published runs, and say how well those fitted without a source predict it."""
+
+import argparse
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from ruamel.yaml import YAML
+from scipy.optimize import least_squares
+
+from gptdist.plan.constants import MEMORY_CONSTANTS, PRIOR, TIME_CONSTANTS, Constants
+from gptdist.plan.published import PublishedRun, read_published, source_name
+from gptdist.plan.published_memory import published_bytes
+from gptdist.plan.step_time import step_time
+
+ROWS = Path(__file__).with_name("published_runs.csv")
+PULL = 0.03
+"""Weight of a constant's distance from its guess, in units of its logarithm: decides only where rows say nothing."""
+
+SOFT = 0.03
+"""Relative error from which on a row counts less than by its square."""
+
+Measure = Callable[[PublishedRun, Constants], float]
+
+
+def seconds_ratio(run: PublishedRun, constants: Constants) -> float:
+    """Return predicted over measured seconds of a step."""
+    assert run.step_seconds is not None, "a row without time"
+    return step_time(run.workload, run.device, run.network, constants).total / run.step_seconds
+
+
+def memory_ratio(run: PublishedRun, constants: Constants) -> float:
+    """Return predicted over measured memory."""
+    assert run.memory_gib is not None, "a row without memory"
+    return published_bytes(run, constants) / 2**30 / run.memory_gib
+
+
+def fitted(runs: Sequence[PublishedRun], names: Sequence[str], ratio: Measure, start: Constants) -> Constants:
+    """Return ``start`` with the constants of ``names`` fitted: a source's weight is the root of its rows."""
+    counts = Counter(source_name(run) for run in runs)
+    weights = [counts[source_name(run)] ** -0.25 for run in runs]
+    guess = np.array([getattr(PRIOR, name) for name in names])
+
+    def at(logarithms: np.ndarray) -> Constants:
+        return replace(start, **dict(zip(names, map(float, guess * np.exp(logarithms)), strict=True)))
+
+    def errors(logarithms: np.ndarray) -> list[float]:
+        constants = at(logarithms)
+        rows = [math.log(ratio(run, constants)) * weight for run, weight in zip(runs, weights, strict=True)]
+        return rows + [PULL * value for value in logarithms]
+
+    return at(least_squares(errors, np.zeros(len(names)), loss="soft_l1", f_scale=SOFT, x_scale=1.0).x)
+
+
+def fit_all(runs: Sequence[PublishedRun]) -> Constants:
+    """Return the constants of time and memory, fitted on all of ``runs``."""
+    constants = fitted([run for run in runs if run.step_seconds], TIME_CONSTANTS, seconds_ratio, PRIOR)
+    with_memory = [run for run in runs if run.memory_gib]
+    return fitted(with_memory, MEMORY_CONSTANTS, memory_ratio, constants)
+
+
+def main() -> None:
+    """Print the constants fitted on all rows, and write those without each source."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=Path, default=ROWS)
+    parser.add_argument("--output", type=Path, default=ROWS.with_name("plan_held_out.yaml"))
+    arguments = parser.parse_args()
+    runs = read_published(arguments.rows)
+    found = {"all": fit_all(runs)}
+    for source in sorted({source_name(run) for run in runs}):
+        found[source] = fit_all([run for run in runs if source_name(run) != source])
+        print(source, flush=True)
+    tree = {name: {k: float(f"{v:.4g}") for k, v in constants.tree().items()} for name, constants in found.items()}
+    with arguments.output.open("w", encoding="utf-8") as file:
+        file.write("# Made by `python -m benchmarks.plan_fit`: constants on all rows, and without each source.\n")
+        YAML(typ="safe").dump(tree, file)
+    print(tree["all"])
+
+
+if __name__ == "__main__":
+    main()
