@@ -17,7 +17,7 @@ from gptdist.plan.published_memory import published_bytes
 from gptdist.plan.step_time import step_time
 
 ROWS = Path(__file__).with_name("published_runs.csv")
-PULL = 0.03
+PULL = 0.3
 """Weight of a constant's distance from its guess, in units of its logarithm: decides only where rows say nothing."""
 
 SOFT = 0.03

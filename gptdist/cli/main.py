@@ -15,6 +15,7 @@ COMMANDS = {
     "scaling": "best size and tokens for a budget, by published scaling laws",
     "rehearse": "go through a whole run of a config in small, on this machine",
     "launch": "start training, here or on a cluster",
+    "plan": "memory, time and cost of a run before it is launched; the fastest layout",
     "doctor": "check the hosts of a run before it starts there",
     "nodes": "show and edit which nodes of a run are left out",
     "checkpoint": "list, show, verify and average checkpoints",

@@ -90,7 +90,9 @@ class Constants:
             ConfigError: it has unknown keys, or values that are no numbers above 0.
         """
         tree, known = read_tree(path), {field.name for field in fields(cls)}
-        bad = [f"{path}: {name}: no such constant; known are {', '.join(sorted(known))}" for name in tree.keys() - known]
+        bad = [
+            f"{path}: {name}: no such constant; known are {', '.join(sorted(known))}" for name in tree.keys() - known
+        ]
         bad += [
             f"{path}: {name}: must be a number above 0, got {value!r}"
             for name, value in tree.items()

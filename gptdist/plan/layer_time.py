@@ -1,6 +1,6 @@
 """Seconds that one rank takes for one micro batch in one layer, forward and backward, by kind of work.
 
-Letters: T tokens of a micro batch on a rank, h hidden, f feed-forward width, t tensor-parallel size, s sequence, n heads.
+Letters: T tokens of a micro batch on a rank, h hidden, f feed-forward width, t tensor-parallel size, s sequence.
 Products of matrices are counted tile by tile: a device deals tiles of 128 x 256 out to its units in waves, and the last
 wave takes as long as a full one (tile and wave quantization).
 """
