@@ -62,6 +62,11 @@ def fit_all(runs: Sequence[PublishedRun]) -> Constants:
     return fitted(with_memory, MEMORY_CONSTANTS, memory_ratio, constants)
 
 
+def memory_group(run: PublishedRun) -> str:
+    """Return which runs are held out together for memory: a table, as nearly all rows with memory are of one source."""
+    return f"{source_name(run)}, {run.table}"
+
+
 def main() -> None:
     """Print the constants fitted on all rows, and write those without each source."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -73,6 +78,9 @@ def main() -> None:
     for source in sorted({source_name(run) for run in runs}):
         found[source] = fit_all([run for run in runs if source_name(run) != source])
         print(source, flush=True)
+    for table in sorted({memory_group(run) for run in runs if run.memory_gib}):
+        rest = [run for run in runs if run.memory_gib and memory_group(run) != table]
+        found[f"memory without {table}"] = fitted(rest, MEMORY_CONSTANTS, memory_ratio, found["all"])
     tree = {name: {k: float(f"{v:.4g}") for k, v in constants.tree().items()} for name, constants in found.items()}
     with arguments.output.open("w", encoding="utf-8") as file:
         file.write("# Made by `python -m benchmarks.plan_fit`: constants on all rows, and without each source.\n")

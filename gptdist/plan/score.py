@@ -65,16 +65,18 @@ class Score:
         }
 
 
+def score_of(run: PublishedRun, for_time: Constants, for_memory: Constants) -> Score:
+    """Predict one run."""
+    return Score(
+        run,
+        step_time(run.workload, run.device, run.network, for_time).total,
+        published_bytes(run, for_memory) / GIB if run.tells_recomputation else None,
+    )
+
+
 def scored(runs: Sequence[PublishedRun], constants: Constants) -> list[Score]:
     """Predict each run."""
-    return [
-        Score(
-            run,
-            step_time(run.workload, run.device, run.network, constants).total,
-            published_bytes(run, constants) / GIB if run.tells_recomputation else None,
-        )
-        for run in runs
-    ]
+    return [score_of(run, constants, constants) for run in runs]
 
 
 def errors_text(errors: Sequence[float], band: float) -> str:
