@@ -38,21 +38,34 @@ def memory_ratio(run: PublishedRun, constants: Constants) -> float:
     return published_bytes(run, constants) / 2**30 / run.memory_gib
 
 
-def fitted(runs: Sequence[PublishedRun], names: Sequence[str], ratio: Measure, start: Constants) -> Constants:
-    """Return ``start`` with the constants of ``names`` fitted: a source's weight is the root of its rows."""
+def errors(
+    runs: Sequence[PublishedRun], names: Sequence[str], ratio: Measure, constants: Constants, *, pull: float = PULL
+) -> list[float]:
+    """Return what the fit makes small: a row's weighted error, and how far each constant is from its guess."""
     counts = Counter(source_name(run) for run in runs)
-    weights = [counts[source_name(run)] ** -0.25 for run in runs]
+    rows = [math.log(ratio(run, constants)) * counts[source_name(run)] ** -0.25 for run in runs]
+    return rows + [pull * math.log(getattr(constants, name) / getattr(PRIOR, name)) for name in names]
+
+
+def cost(runs: Sequence[PublishedRun], names: Sequence[str], ratio: Measure, constants: Constants) -> float:
+    """Return the sum that the fit makes small."""
+    scaled = np.array(errors(runs, names, ratio, constants)) / SOFT
+    return float(np.sum(np.sqrt(1 + scaled**2) - 1))
+
+
+def fitted(
+    runs: Sequence[PublishedRun], names: Sequence[str], ratio: Measure, start: Constants, *, pull: float = PULL
+) -> Constants:
+    """Return ``start`` with the constants of ``names`` fitted: a source's weight is the root of its rows."""
     guess = np.array([getattr(PRIOR, name) for name in names])
 
     def at(logarithms: np.ndarray) -> Constants:
         return replace(start, **dict(zip(names, map(float, guess * np.exp(logarithms)), strict=True)))
 
-    def errors(logarithms: np.ndarray) -> list[float]:
-        constants = at(logarithms)
-        rows = [math.log(ratio(run, constants)) * weight for run, weight in zip(runs, weights, strict=True)]
-        return rows + [PULL * value for value in logarithms]
+    def wrong(logarithms: np.ndarray) -> list[float]:
+        return errors(runs, names, ratio, at(logarithms), pull=pull)
 
-    return at(least_squares(errors, np.zeros(len(names)), loss="soft_l1", f_scale=SOFT, x_scale=1.0).x)
+    return at(least_squares(wrong, np.zeros(len(names)), loss="soft_l1", f_scale=SOFT).x)
 
 
 def fit_all(runs: Sequence[PublishedRun]) -> Constants:

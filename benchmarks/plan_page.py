@@ -34,9 +34,9 @@ What to know of these figures:
 
 - The structure of the formulas was worked out by people who had these rows before them; only the constants are held
   out. Two of the guesses that constants fall back to, and how strongly they do, were set after a look at residuals.
-- Rows whose note calls them suspect are left out. Where a row does not say its micro batch or its global batch, rules in
-  `gptdist/plan/published.py` fill them in, the same for all rows. A row that does not say what is computed again has no
-  memory here.
+- Rows whose note calls them suspect are left out. Where a row does not say its micro batch or its global batch, rules
+  in `gptdist/plan/published.py` fill them in, the same for all rows. A row that does not say what is computed again has
+  no memory here.
 - No row is of this project: it was never run on a GPU. Its own memory is counted from its own engine and checked on a
   CPU (docs/training.md); of its time on GPUs, what is known is what these runs have in common.
 """
@@ -68,7 +68,7 @@ def page(runs: Sequence[PublishedRun]) -> str:
 
 def _table(scores: Sequence[Score]) -> list[str]:
     lines = [
-        "| row | source | run | device | layout | measured s | predicted s | error | measured GiB | predicted GiB | error |",
+        "| row | source | run | device | layout | step, s | predicted | error | memory, GiB | predicted | error |",
         "| ---: | --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for score in scores:

@@ -1,12 +1,17 @@
 """``gptdist plan CONFIG --nodes N --device NAME [key=value …]``: memory, time and cost before a launch."""
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from gptdist.config.run import RunConfig
     from gptdist.plan.projection import Cluster
+
+Given = TypeVar("Given")
+Result = TypeVar("Result")
 
 SHOWN = 10
 
@@ -29,13 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from gptdist.errors import ConfigError
-
     if arguments.score is not None:
         return _score(arguments)
-    problems = _problems(arguments)
-    if problems:
-        raise ConfigError(problems)
     config, cluster, assumed = _request(arguments)
     if arguments.search:
         return _search(arguments, config, cluster, assumed)
@@ -69,34 +69,28 @@ def _request(arguments: argparse.Namespace) -> "tuple[RunConfig, Cluster, list[s
     from gptdist.plan.request import read_request
     from gptdist.plan.scaling import read_number
 
-    problems: list[str] = []
-    device = network = tokens = None
-    constants = FITTED
-    try:
-        device = find_device(arguments.device)
-    except ConfigError as error:
-        problems += error.problems
-    try:
-        network = None if arguments.interconnect is None else find_network(arguments.interconnect)
-    except ConfigError as error:
-        problems += error.problems
-    try:
-        tokens = None if arguments.tokens is None else read_number("--tokens", arguments.tokens)
-    except ConfigError as error:
-        problems += error.problems
-    try:
-        constants = FITTED if arguments.constants is None else Constants.read(arguments.constants)
-    except ConfigError as error:
-        problems += error.problems
-    if tokens is not None and tokens <= 0:
-        problems.append(f"--tokens: must be above 0, got {arguments.tokens}")
+    problems = _problems(arguments)
+    device = _unless(problems, find_device, arguments.device)
+    network = _unless(problems, find_network, arguments.interconnect)
+    tokens = _unless(problems, partial(read_number, "--tokens"), arguments.tokens)
+    constants = _unless(problems, Constants.read, arguments.constants) or FITTED
     if problems or device is None:
         raise ConfigError(problems)
     config, assumed = read_request(
         arguments.config, arguments.overrides, device, num_nodes=arguments.nodes, tokens=tokens
     )
-    cluster = Cluster(device, arguments.nodes, config.launch.ranks_per_node, network, constants)
-    return config, cluster, assumed
+    return config, Cluster(device, arguments.nodes, config.launch.ranks_per_node, network, constants), assumed
+
+
+def _unless(problems: list[str], read: "Callable[[Given], Result]", given: "Given | None") -> "Result | None":
+    """Return what ``read`` makes of an option; None where it is not given, or wrong, which is added to ``problems``."""
+    from gptdist.errors import ConfigError
+
+    try:
+        return None if given is None else read(given)
+    except ConfigError as error:
+        problems += error.problems
+        return None
 
 
 def _project(arguments: argparse.Namespace, config: "RunConfig", cluster: "Cluster", assumed: list[str]) -> int:
@@ -122,11 +116,11 @@ def _search(arguments: argparse.Namespace, config: "RunConfig", cluster: "Cluste
     import json
 
     from gptdist.errors import EXIT_DONE, EXIT_FAILED
-    from gptdist.plan.projection import project
+    from gptdist.plan.projection import project_legal
     from gptdist.plan.search import override_line, search
     from gptdist.plan.text import search_lines
 
-    asked = None if cluster.problems(config) else project(config, cluster)
+    asked = None if cluster.problems(config) else project_legal(config, cluster)
     found = search(config, cluster, count=arguments.count)
     if arguments.json:
         best = [plan.tree() | {"override": override_line(plan.config, config)} for plan in found.best]

@@ -12,7 +12,7 @@ from gptdist.model.arithmetic import flops_per_token, num_active_parameters, num
 from gptdist.plan.constants import FITTED, MEMORY_BAND, TIME_BAND, Constants
 from gptdist.plan.device import Device, Network
 from gptdist.plan.rank_memory import RankMemory, rank_memory
-from gptdist.plan.step_time import StepTime, step_time
+from gptdist.plan.step_time import StepTime, rank_parameters, step_time
 from gptdist.plan.workload import Precision, Workload, workload_of
 
 SECONDS_PER_DAY = 86_400
@@ -170,13 +170,24 @@ class Projection:
         return self.checkpoint_bytes / (self.cluster.num_nodes * self.cluster.device.storage_bandwidth)
 
     @property
-    def host_bytes(self) -> int:
-        """Bytes of a node's main memory that buffers of checkpoints take."""
-        if not self.config.checkpoints.asynchronous or not self.cluster.on_gpu:
-            return 0
-        needed = -(-self.checkpoint_bytes // self.cluster.num_nodes)
-        given = self.config.checkpoints.host_buffer_bytes
-        return needed if given is None else min(needed, given * self.cluster.ranks_per_node)
+    def offloaded_bytes(self) -> int:
+        """Bytes of a node's main memory in which offloaded states lie."""
+        return self.cluster.ranks_per_node * max(stage.host for stage in self.memory)
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Bytes of a node's main memory that buffers of checkpoints take; 0 where training waits for a save."""
+        return buffer_bytes(self.config, self.cluster)
+
+    def problems(self) -> list[str]:
+        """Return why a node cannot hold what is offloaded to its main memory."""
+        room, needed = self.cluster.device.host_memory_bytes, self.offloaded_bytes
+        if needed <= room:
+            return []
+        return [
+            f"memory.offload_optimizer: a node needs {needed / 2**30:,.0f} GiB of main memory, "
+            f"{self.cluster.device.name} has {room / 2**30:,.0f}; use more nodes, or no offload"
+        ]
 
     def tree(self) -> dict[str, Any]:
         """Return everything as plain data; units are in the names."""
@@ -194,7 +205,8 @@ class Projection:
             "memory_capacity_bytes": self.capacity,
             "memory_error_fraction": MEMORY_BAND,
             "verdict": self.verdict,
-            "host_memory_bytes": self.host_bytes,
+            "host_offloaded_bytes": self.offloaded_bytes,
+            "host_buffer_bytes": self.buffer_bytes,
             "step_seconds": self.time.tree() | {"total": self.time.total},
             "time_error_fraction": TIME_BAND,
             "tokens_per_step": self.workload.step_tokens,
@@ -215,6 +227,16 @@ def checkpoint_bytes(config: RunConfig) -> int:
     """Return bytes of a checkpoint: master weights and moments of every parameter."""
     moment = 2 if config.optimizer.moment_precision == "bf16" else 4
     return num_parameters(config.model) * (MASTER_BYTES + moment * MOMENTS[config.optimizer.kind])
+
+
+def buffer_bytes(config: RunConfig, cluster: Cluster) -> int:
+    """Return bytes of a node's buffers of checkpoints; 0 where there are none, or too few, and training waits."""
+    if not config.checkpoints.asynchronous:
+        return 0
+    needed = -(-checkpoint_bytes(config) // cluster.num_nodes)
+    given = config.checkpoints.host_buffer_bytes
+    room = cluster.device.host_memory_bytes // 2 if given is None else given * cluster.ranks_per_node
+    return needed if needed <= room else 0
 
 
 def hardware_factor(workload: Workload) -> float:
@@ -239,7 +261,11 @@ def project(config: RunConfig, cluster: Cluster) -> Projection:
     problems = cluster.problems(config)
     if problems:
         raise ConfigError(problems)
-    return project_legal(config, cluster)
+    plan = project_legal(config, cluster)
+    problems = plan.problems()
+    if problems:
+        raise ConfigError(problems)
+    return plan
 
 
 def project_legal(config: RunConfig, cluster: Cluster) -> Projection:
@@ -256,8 +282,11 @@ def project_legal(config: RunConfig, cluster: Cluster) -> Projection:
 def timed(config: RunConfig, workload: Workload, cluster: Cluster) -> StepTime:
     """Return seconds of a step, its share of a checkpoint included."""
     seconds = step_time(workload, cluster.rank_device, cluster.network, cluster.constants)
+    if config.memory.offload_optimizer != "none":  # gradients go down, weights come back
+        moved = 2 * workload.value_bytes * rank_parameters(workload) / workload.layout.num_copies
+        seconds = replace(seconds, optimizer=seconds.optimizer + moved / cluster.device.host_link_bandwidth)
     saved = checkpoint_bytes(config)
-    if config.checkpoints.asynchronous:
+    if buffer_bytes(config, cluster):
         stall = saved / workload.layout.world_size / cluster.device.host_link_bandwidth
     else:
         stall = saved / (cluster.num_nodes * cluster.device.storage_bandwidth)

@@ -115,6 +115,8 @@ def read_published(path: Path) -> list[PublishedRun]:
             continue
         try:
             found.append(_run(number, row))
+        except ConfigError as error:
+            bad += [f"{path}:{number}: {problem}" for problem in error.problems]
         except (ValueError, KeyError, ZeroDivisionError) as error:
             bad.append(f"{path}:{number}: cannot be read ({error!r}); mend the row, or mark it {EXCLUDED} in its note")
     if bad:

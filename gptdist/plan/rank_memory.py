@@ -33,6 +33,9 @@ class RankMemory:
     framework: int
     """What no tensor explains: driver, kernels, communicators. On a CPU it is not counted."""
 
+    host: int = 0
+    """Beside these, bytes in the machine's memory of what is offloaded."""
+
     @property
     def total(self) -> int:
         """All together."""
@@ -41,7 +44,7 @@ class RankMemory:
     def tree(self) -> dict[str, int | str]:
         """Return it as plain data."""
         parts: dict[str, int | str] = {"stage": self.stage, "moment": self.moment}
-        return parts | {name: getattr(self, name) for name in COMPONENTS} | {"total": self.total}
+        return parts | {name: getattr(self, name) for name in COMPONENTS} | {"total": self.total, "host": self.host}
 
 
 def framework_bytes(layout: Layout, constants: Constants) -> float:
@@ -73,4 +76,5 @@ def rank_memory(
         logits=peak.buffers if name == "loss" else 0,
         communication=0 if name == "loss" else peak.buffers,
         framework=round(framework_bytes(layout, constants)) if on_gpu else 0,
+        host=needed.host,
     )

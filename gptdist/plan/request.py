@@ -47,7 +47,7 @@ def read_request(
         assumed.append(f"batch.global_batch_size={batch['global_batch_size']}")
     if "train_steps" not in training:
         training["train_steps"] = STEPS
-        assumed.append(f"training.train_steps={STEPS}")
+        assumed += [f"training.train_steps={STEPS}"] if tokens is None else []
     config = RunConfig.from_tree(tree, origin=str(path))
     if tokens is None:
         return config, assumed

@@ -8,6 +8,9 @@ from gptdist.plan.rank_memory import COMPONENTS, RankMemory
 from gptdist.plan.search import Found, override_line
 
 GIB = 2**30
+TOKEN_BYTES = 4
+"""Of a token in a shard, at most."""
+
 SMALLEST_SHARE = 0.0005
 """Of a step; parts below it are left out."""
 
@@ -55,6 +58,15 @@ def _memory(plan: Projection) -> list[str]:
         f"{plan.verdict}: {total / GIB:.1f} of {capacity / GIB:.1f} GiB; with the error of {MEMORY_BAND:.0%} that nine "
         f"of ten published runs keep to: {total * (1 - MEMORY_BAND) / GIB:.1f} to {total * (1 + MEMORY_BAND) / GIB:.1f}"
     )
+    host = plan.cluster.device.host_memory_bytes / GIB
+    if plan.offloaded_bytes:
+        lines.append(
+            f"main memory of a node: {plan.offloaded_bytes / GIB:,.1f} of {host:,.0f} GiB for what is offloaded"
+        )
+    if plan.buffer_bytes:
+        lines.append(f"main memory of a node: {plan.buffer_bytes / GIB:,.1f} of {host:,.0f} GiB for buffers of saves")
+    elif plan.config.checkpoints.asynchronous:
+        lines.append("main memory of a node: too little for buffers of saves, so training waits for each")
     return lines
 
 
@@ -75,11 +87,12 @@ def _time(plan: Projection) -> list[str]:
 def _run(plan: Projection, price: float | None) -> list[str]:
     per_rank = plan.tokens_per_second / plan.layout.world_size
     cost = f"{plan.device_hours * price:,.0f} at {price:g} a device-hour" if price is not None else "see --price"
-    saves = plan.config.intervals.save_steps
+    saves, read = plan.config.intervals.save_steps, TOKEN_BYTES * plan.tokens_per_second / plan.cluster.num_nodes
     return [
         f"throughput {plan.tokens_per_second:,.0f} tokens/s, {per_rank:,.0f} a rank; model "
         f"{plan.model_flops / 1e12:,.1f} TFLOP/s a rank",
         f"           MFU {plan.mfu:.3f} (model FLOP/s over peak), HFU {plan.hfu:.3f} (with what is computed again)",
+        f"data       {read / 1e6:,.2f} MB/s a node are read, in the background ({TOKEN_BYTES} bytes a token)",
         f"run        {plan.train_tokens:,} tokens in {plan.days:,.2f} days, {plan.device_hours:,.0f} device-hours",
         "           without validation, failures and restarts",
         f"energy     {plan.kilowatt_hours:,.0f} kWh of the devices at full power, nothing else of the nodes",
