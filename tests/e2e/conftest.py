@@ -72,6 +72,8 @@ def documented(demo: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory)
     run.write_text(
         text.replace("sources:", "eval_samples: 4\n  sources:").replace("warmup_steps: 20", "warmup_steps: 5")
     )
+    (folder / "benchmarks").mkdir()
+    shutil.copy2(repository() / "benchmarks" / "published_runs.csv", folder / "benchmarks")
     data = configs / "data" / "demo.yaml"
     text = re.sub(r"max_bytes: [\d_]+", "max_bytes: 600_000", data.read_text())
     text = re.sub(r"vocab_size: \d+", "vocab_size: 512", text)
