@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from gptdist.cli.plan_from import compare
+
 if TYPE_CHECKING:
     from gptdist.config.run import RunConfig
     from gptdist.plan.projection import Cluster
@@ -29,6 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--search", action="store_true", help="the fastest legal layouts that fit, ranked")
     parser.add_argument("--count", type=int, default=SHOWN, metavar="K", help=f"how many of them; default: {SHOWN}")
     parser.add_argument("--score", type=Path, metavar="CSV", help="predict published runs and compare; no config")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="a picture (.png or .svg), over device counts too")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="one page with picture, numbers, units and formulas")
+    parser.add_argument("--from", type=Path, dest="run_folder", metavar="RUN", help="compare with what a run measured")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="with --from: refitted constants for --constants")
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     parser.set_defaults(run=_plan)
 
@@ -36,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _plan(arguments: argparse.Namespace) -> int:
     if arguments.score is not None:
         return _score(arguments)
+    if arguments.run_folder is not None:
+        return compare(arguments)
     config, cluster, assumed = _request(arguments)
     if arguments.search:
         return _search(arguments, config, cluster, assumed)
@@ -45,6 +53,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 def _problems(arguments: argparse.Namespace) -> list[str]:
     """Return what is wrong with the options."""
     from gptdist.plan.device import device_names
+    from gptdist.plan.plot import check_path
 
     bad = []
     if arguments.config is None:
@@ -55,6 +64,10 @@ def _problems(arguments: argparse.Namespace) -> list[str]:
         bad.append(f"--nodes: must be at least 1, got {arguments.nodes}")
     if arguments.count < 1:
         bad.append(f"--count: must be at least 1, got {arguments.count}")
+    if arguments.plot is not None:
+        bad += check_path(arguments.plot, "--plot")
+    if arguments.html is not None:
+        bad += check_path(arguments.html, "--html", (".html",))
     if arguments.price is not None and not 0 <= arguments.price < float("inf"):
         bad.append(f"--price: must be at least 0, got {arguments.price}")
     return bad
@@ -104,12 +117,30 @@ def _project(arguments: argparse.Namespace, config: "RunConfig", cluster: "Clust
         plan = project(config, cluster)
     except ConfigError as error:
         raise ConfigError(f"{arguments.config}: {problem}" for problem in error.problems) from None
+    if arguments.plot is not None or arguments.html is not None:
+        _draw(arguments, config, cluster)
     if arguments.json:
         print(json.dumps(plan.tree() | {"assumed": assumed}))
     else:
         for line in [*plan_lines(plan, price=arguments.price), *_assumed(assumed)]:
             print(line)
     return EXIT_FAILED if plan.verdict == "does not fit" else EXIT_DONE
+
+
+def _draw(arguments: argparse.Namespace, config: "RunConfig", cluster: "Cluster") -> None:
+    """Write picture and page of the plan, and of the same run on other numbers of nodes."""
+    import shlex
+    import sys
+
+    from gptdist.plan.page import write_page
+    from gptdist.plan.plot import write_plot
+    from gptdist.plan.sizes import project_sizes
+
+    sizes = project_sizes(config, cluster)
+    if arguments.plot is not None:
+        write_plot(arguments.plot, sizes)
+    if arguments.html is not None:
+        write_page(arguments.html, sizes, command=shlex.join(["gptdist", *sys.argv[1:]]))
 
 
 def _search(arguments: argparse.Namespace, config: "RunConfig", cluster: "Cluster", assumed: list[str]) -> int:

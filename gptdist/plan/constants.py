@@ -82,6 +82,9 @@ class Constants:
     attention_cpu: float = 0.3
     """Fraction of peak FLOP/s of attention on a CPU."""
 
+    process_bytes: float = 0.5 * 2**30
+    """Main memory of a rank on a CPU that no tensor explains: interpreter, libraries, files that were read."""
+
     @classmethod
     def read(cls, path: Path) -> Self:
         """Return ``FITTED`` with what a YAML file replaces.
@@ -163,7 +166,7 @@ FITTED = Constants(
 TIME_CONSTANTS = tuple(
     field.name
     for field in fields(Constants)
-    if field.name not in ("framework_bytes", "communicator_bytes", "matmul_cpu", "attention_cpu")
+    if field.name not in ("framework_bytes", "communicator_bytes", "matmul_cpu", "attention_cpu", "process_bytes")
 )
 """Which of them time depends on, and published rows can tell."""
 

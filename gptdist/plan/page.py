@@ -97,7 +97,8 @@ def _rows() -> list[Row]:
         Row("energy", "kWh", "device hours x power of a device", lambda one: one.kilowatt_hours),
         Row("checkpoint", "GiB", "parameters x (4 + bytes of moments)", lambda one: one.checkpoint_bytes / GIB),
         Row("write of a checkpoint", "s", "bytes / (nodes x storage bandwidth)", lambda one: one.checkpoint_seconds),
-        Row("main memory for saves", "GiB a node", "host buffers of checkpoints", lambda one: one.host_bytes / GIB),
+        Row("main memory for saves", "GiB a node", "buffers of checkpoints", lambda one: one.buffer_bytes / GIB),
+        Row("main memory for states", "GiB a node", "what is offloaded", lambda one: one.offloaded_bytes / GIB),
     ]
 
 
@@ -119,7 +120,7 @@ def page(sizes: Sizes, *, command: str) -> str:
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Plan of {heading}</title>',
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>',
         f"<h1>{heading}</h1><p>Verdict of memory: <strong>{asked.verdict}</strong>. Nothing here was run: "
-        f"nine of ten plans are within ±{MEMORY_BAND:.0%} of memory and ±{TIME_BAND:.0%} of time.</p>",
+        f"nine of ten published runs were within ±{MEMORY_BAND:.0%} of memory and ±{TIME_BAND:.0%} of time.</p>",
         f"<pre>{html.escape(command)}</pre>{inline_svg(sizes)}",
         f'<h2>Numbers</h2><div class="wide">{_numbers(sizes)}</div>',
         f"<h2>Sizes that are not legal</h2>{_pairs(left_out)}" if left_out else "",

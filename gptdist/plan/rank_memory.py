@@ -31,7 +31,7 @@ class RankMemory:
     """Buffers that gradients and weights go through, and of the update."""
 
     framework: int
-    """What no tensor explains: driver, kernels, communicators. On a CPU it is not counted."""
+    """What no tensor explains: driver, kernels, communicators; on a CPU interpreter and libraries."""
 
     host: int = 0
     """Beside these, bytes in the machine's memory of what is offloaded."""
@@ -75,6 +75,6 @@ def rank_memory(
         activations=peak.activations,
         logits=peak.buffers if name == "loss" else 0,
         communication=0 if name == "loss" else peak.buffers,
-        framework=round(framework_bytes(layout, constants)) if on_gpu else 0,
+        framework=round(framework_bytes(layout, constants) if on_gpu else constants.process_bytes),
         host=needed.host,
     )

@@ -51,6 +51,15 @@ def test_a_killed_rank_was_started_anew_by_the_launch_itself(demo) -> None:
     assert all(third[step] == second[step] for step in second.keys() & third.keys()), "bit for bit"
 
 
+def test_its_plan_is_beside_what_it_measured(demo) -> None:
+    _, output = demo
+    shown = output.partition("$ gptdist plan --from runs/demo-cpu")[2]
+    assert "2 ranks = data 1 x tensor 2 of cpu" in shown
+    (line,) = re.findall(r"memory of a rank +([\d.]+) GiB +([\d.]+) GiB", shown)
+    measured, planned = map(float, line)
+    assert planned == pytest.approx(measured, rel=0.15), "most of it is the interpreter and torch"
+
+
 def test_numbers_go_to_tensorboard_too(demo) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -13,8 +13,8 @@ def test_every_shipped_device_is_sound(name: str) -> None:
     device = find_device(name)
     assert device.name == name
     assert device.problems() == []
-    sixteen = device.peak_flops.bf16 or device.peak_flops.fp16 or device.peak_flops.fp32
-    assert sixteen >= device.peak_flops.fp32
+    sixteen = device.peak_flops.bf16 or device.peak_flops.fp16 or 0.0
+    assert device.architecture == "cpu" or sixteen > device.peak_flops.fp32
     assert device.link_bandwidth >= device.network_bandwidth
 
 
