@@ -23,6 +23,10 @@ PULL = 0.3
 SOFT = 0.03
 """Relative error from which on a row counts less than by its square."""
 
+HEADING = """# Made by `python -m benchmarks.plan_fit`: constants on all rows, without each source, and of memory
+# without each table.
+"""
+
 Measure = Callable[[PublishedRun, Constants], float]
 
 
@@ -96,7 +100,7 @@ def main() -> None:
         found[f"memory without {table}"] = fitted(rest, MEMORY_CONSTANTS, memory_ratio, found["all"])
     tree = {name: {k: float(f"{v:.4g}") for k, v in constants.tree().items()} for name, constants in found.items()}
     with arguments.output.open("w", encoding="utf-8") as file:
-        file.write("# Made by `python -m benchmarks.plan_fit`: constants on all rows, and without each source.\n")
+        file.write(HEADING)
         YAML(typ="safe").dump(tree, file)
     print(tree["all"])
 

@@ -68,7 +68,7 @@ def search(config: RunConfig, cluster: Cluster, *, count: int) -> Found:
     for candidate in candidates:
         if candidate.split in taken:
             continue
-        needed = _most_bytes(candidate.config, cluster)
+        needed = most_bytes(candidate.config, cluster)
         if leanest is None or needed < leanest[0]:
             leanest = needed, candidate.config
         if needed > cluster.rank_device.memory_bytes:
@@ -96,7 +96,7 @@ def override_line(config: RunConfig, asked: RunConfig) -> str:
     return " ".join(f"{name}={text}" for name, text in texts.items()) or "(the config as it is)"
 
 
-def _most_bytes(config: RunConfig, cluster: Cluster) -> int:
+def most_bytes(config: RunConfig, cluster: Cluster) -> int:
     """Return bytes of the stage that needs most: the first keeps most micro batches, the last has the logits."""
     layout = Layout.of(config.parallel, cluster.world_size)
     value_bytes = 4 if cluster.precision(config) == "fp32" else 2

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from gptdist.plan.device import find_device
 from gptdist.plan.projection import Cluster, project
 from gptdist.plan.rank_memory import COMPONENTS
 from gptdist.plan.request import read_request
-from gptdist.plan.search import override_line, search
+from gptdist.plan.search import most_bytes, override_line, search
+from gptdist.plan.text import plan_lines
 
 MODELS = Path(__file__).parents[3] / "configs" / "models"
 PRESETS = sorted(path.stem for path in MODELS.glob("*.yaml"))
@@ -73,6 +75,39 @@ def test_what_is_kept_again_and_what_is_cut_is_seen_in_memory() -> None:
     cut = project(*request("llama3-8b", "memory.recompute=full", "parallel.zero_stage=3")).peak
     assert again.activations < plain.activations / 5
     assert cut.optimizer + cut.gradients < (again.optimizer + again.gradients) / 2
+
+
+def test_the_verdict_is_of_the_band() -> None:
+    config, cluster = request("llama3-8b", "memory.recompute=full")
+    needed = project(config, cluster).peak.total
+    verdicts = {}
+    for room in (needed - 1, needed, int(needed * 1.11), int(needed * 1.13)):
+        device = cluster.device.model_copy(update={"memory_bytes": room})
+        verdicts[room] = project(config, replace(cluster, device=device)).verdict
+    assert list(verdicts.values()) == ["does not fit", "tight", "tight", "fits"]
+
+
+def test_hardware_does_what_is_computed_again_too(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = project(*request("llama3-8b", "memory.recompute=full"))
+    assert plan.hfu / plan.mfu == pytest.approx(4 / 3)
+    assert project(*request("llama3-8b")).hfu == project(*request("llama3-8b")).mfu
+    assert f"MFU {plan.mfu:.3f} (model FLOP/s over peak), HFU {plan.hfu:.3f}" in "\n".join(plan_lines(plan, price=None))
+
+
+def test_an_offload_takes_the_way_to_main_memory() -> None:
+    plain = project(*request("llama3-8b", "parallel.zero_stage=3"))
+    away = project(*request("llama3-8b", "parallel.zero_stage=3", "memory.offload_optimizer=cpu"))
+    moved = 2 * 2 * 8_030_261_248 / 16  # gradients and weights in bf16, of a sixteenth
+    assert away.time.optimizer - plain.time.optimizer == pytest.approx(moved / 55e9)
+    assert away.peak.optimizer < plain.peak.optimizer
+    assert away.offloaded_bytes > plain.offloaded_bytes == 0
+
+
+def test_a_search_weighs_the_last_stage_too() -> None:
+    config, cluster = request("llama3-8b", "parallel.pipeline_parallel_size=8", "model.seq_length=128")
+    plan = project(config, cluster)
+    assert plan.peak.stage == 7
+    assert most_bytes(config, cluster) == plan.peak.total
 
 
 def test_the_fastest_layouts_are_legal_fit_and_are_ranked() -> None:

@@ -9,7 +9,7 @@ from gptdist.mesh.layout import Layout
 from gptdist.plan.constants import FITTED
 from gptdist.plan.device import find_device, find_network
 from gptdist.plan.layer_time import SMALL_TILE, wave_fraction
-from gptdist.plan.step_time import StepTime, step_time
+from gptdist.plan.step_time import StepTime, rank_parameters, step_time
 from gptdist.plan.workload import Recomputation, Software, Workload
 
 MODEL = ModelConfig(num_layers=32, hidden_size=4096, num_attention_heads=32, seq_length=2048, vocab_size=50304)
@@ -104,6 +104,9 @@ def test_experts_cost_what_a_token_meets() -> None:
     found = seconds(replace(WORKLOAD, model=sparse))
     assert found.matmul / dense == pytest.approx((4 + 2 * 8) / 12, rel=0.05)
     split = seconds(replace(WORKLOAD, model=sparse, layout=Layout(1, 1, 8, 1, 8)))
+    whole = rank_parameters(replace(WORKLOAD, model=sparse))
+    eighth = rank_parameters(replace(WORKLOAD, model=sparse, layout=Layout(1, 1, 8, 1, 8)))
+    assert whole - eighth == 7 / 8 * 32 * 8 * 8 * 4096**2
     assert split.expert_parallel > found.expert_parallel == 0.0
 
 
