@@ -153,11 +153,12 @@ class Comparison:
         slower = _ratio(self.run.seconds["forward and backward"], self.planned("forward and backward"))
         for name in _rates(device.architecture):
             found[name] = getattr(constants, name) / slower
-        for name in ("elementwise_bytes", "launch_seconds"):
+        for name in ("elementwise_bytes", "launch_seconds") if self.plan.cluster.on_gpu else ("elementwise_bytes",):
             found[name] = getattr(constants, name) * slower
         if self.planned("communication"):
             slower = _ratio(self.run.seconds["communication"], self.planned("communication"))
-            found |= {name: getattr(constants, name) / slower for name in ("link_fraction", "network_fraction")}
+            names = ("link_fraction", "network_fraction") if self.plan.cluster.num_nodes > 1 else ("link_fraction",)
+            found |= {name: getattr(constants, name) / slower for name in names}
         slower = _ratio(self.run.seconds["optimizer"], self.planned("optimizer"))
         found["optimizer_bytes"] = constants.optimizer_bytes * slower
         rest = "framework_bytes" if self.plan.cluster.on_gpu else "process_bytes"
