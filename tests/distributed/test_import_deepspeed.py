@@ -13,6 +13,7 @@ from gptdist.checkpoint.verify import verify
 from gptdist.cli.main import main
 from gptdist.compress.deepspeed_files import CLASSES
 from gptdist.compress.pickled import allowing, load_pickled
+from gptdist.device.device import cpu_has_fp16
 from gptdist.errors import ModelImportError
 from tests.support.datasets import GPT2, LLAMA, MOE, run_tree
 from tests.support.jobs import open_run, train_steps
@@ -34,6 +35,7 @@ def save_both(tree: dict[str, Any]) -> None:
 ODD = GPT2 | {"hidden_size": 33, "num_attention_heads": 3}
 """Sizes that two ranks cannot share evenly."""
 
+NEEDS_FP16 = pytest.mark.skipif(not cpu_has_fp16(), reason="this processor does not compute in fp16")
 CASES = [
     (TestedLayout(1, 0, 1), "fp32", GPT2),
     (TestedLayout(2, 1, 1), "bf16", GPT2),
@@ -64,7 +66,8 @@ def _import(config: Path, output: str = "imported", source: str = "run/theirs", 
 
 
 @pytest.mark.parametrize(
-    ("layout", "precision", "model"), CASES, ids=[f"{layout}-{precision}" for layout, precision, _ in CASES]
+    ("layout", "precision", "model"),
+    [pytest.param(*case, id=f"{case[0]}-{case[1]}", marks=[NEEDS_FP16] if case[1] == "fp16" else []) for case in CASES],
 )
 def test_weights_are_those_that_we_save(tmp_path: Path, layout: TestedLayout, precision: str, model) -> None:
     config = _saved(tmp_path, layout, precision, model)
