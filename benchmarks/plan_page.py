@@ -60,6 +60,11 @@ def page(runs: Sequence[PublishedRun]) -> str:
     """Return the page."""
     held = held_out_scores(runs)
     lines = [INTRODUCTION, "## Held out", "", "```text", *summary_lines(held), "```", ""]
+    constants = held_out_constants()
+    strict = [score_of(run, FITTED, constants[source_name(run)]) for run in runs]
+    lines += ["Memory with constants fitted without any row of its source, that is on next to nothing:", "", "```text"]
+    summary = summary_lines(strict)
+    lines += [*summary[next(n for n, line in enumerate(summary) if line.startswith("memory:")) :], "```", ""]
     fitted = [score_of(run, FITTED, FITTED) for run in runs]
     lines += ["## With the constants that the planner uses, fitted on all rows", "", "```text", *summary_lines(fitted)]
     lines += ["```", "", "## Row by row, held out", "", *_table(held), ""]
