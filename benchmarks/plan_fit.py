@@ -98,7 +98,10 @@ def main() -> None:
     for table in sorted({memory_group(run) for run in runs if run.memory_gib}):
         rest = [run for run in runs if run.memory_gib and memory_group(run) != table]
         found[f"memory without {table}"] = fitted(rest, MEMORY_CONSTANTS, memory_ratio, found["all"])
-    tree = {name: {k: float(f"{v:.4g}") for k, v in constants.tree().items()} for name, constants in found.items()}
+    tree = {
+        name: {key: float(f"{getattr(constants, key):.4g}") for key in (*TIME_CONSTANTS, *MEMORY_CONSTANTS)}
+        for name, constants in found.items()
+    }
     with arguments.output.open("w", encoding="utf-8") as file:
         file.write(HEADING)
         YAML(typ="safe").dump(tree, file)

@@ -1,10 +1,10 @@
 """Accelerators and networks that a plan is made for: a YAML file each, from data sheets, and whatever a user adds."""
 
 import difflib
-import math
 from pathlib import Path
 from typing import Literal
 
+from gptdist.config.load import CheckedT
 from gptdist.config.section import Section
 from gptdist.config.source import read_tree
 from gptdist.errors import ConfigError
@@ -69,12 +69,9 @@ class Device(Section):
         """Return every value out of its range."""
         numbers = {name: value for name, value in self.tree().items() if isinstance(value, int | float)}
         numbers |= {f"peak_flops.{name}": value for name, value in self.peak_flops.tree().items() if value is not None}
-        lowest = {"num_multiprocessors": 0}
-        return [
-            f"{name}: must be above 0, got {value}"
-            for name, value in numbers.items()
-            if value < lowest.get(name, math.ulp(0.0))
-        ]
+        if self.num_multiprocessors == 0:
+            del numbers["num_multiprocessors"]
+        return [f"{name}: must be above 0, got {value}" for name, value in numbers.items() if value <= 0]
 
     def flops(self, precision: str) -> float | None:
         """Return peak FLOP/s in ``precision``; None where the device lacks it."""
@@ -92,7 +89,6 @@ class Device(Section):
                 "memory_bytes": self.memory_bytes // ranks_per_node,
                 "memory_bandwidth": self.memory_bandwidth / ranks_per_node,
                 "link_bandwidth": self.link_bandwidth / ranks_per_node,
-                "power_watts": self.power_watts / ranks_per_node,
             }
         )
 
@@ -125,12 +121,7 @@ def find_device(name: str) -> Device:
     Raises:
         ConfigError: there is none; the nearest names are told. Or its file has problems.
     """
-    path = _find(name, "", "--device")
-    device = Device.from_tree({"name": path.stem} | read_tree(path), origin=str(path))
-    problems = device.problems()
-    if problems:
-        raise ConfigError(f"{path}: {problem}" for problem in problems)
-    return device
+    return _read(Device, _find(name, "", "--device"))
 
 
 def find_network(name: str) -> Network:
@@ -139,12 +130,16 @@ def find_network(name: str) -> Network:
     Raises:
         ConfigError: as for a device.
     """
-    path = _find(name, "networks", "--interconnect")
-    network = Network.from_tree({"name": path.stem} | read_tree(path), origin=str(path))
-    problems = network.problems()
+    return _read(Network, _find(name, "networks", "--interconnect"))
+
+
+def _read(kind: type[CheckedT], path: Path) -> CheckedT:
+    """Return what a file holds, checked, with the file's name."""
+    found = kind.from_tree({"name": path.stem} | read_tree(path), origin=str(path))
+    problems = found.problems()
     if problems:
         raise ConfigError(f"{path}: {problem}" for problem in problems)
-    return network
+    return found
 
 
 def _folders(part: str) -> list[Path]:

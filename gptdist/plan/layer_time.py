@@ -78,8 +78,8 @@ class Machine:
         self.network = per_device * constants.network_fraction
         self.links = device.link_bandwidth * constants.link_fraction
         fraction = self._matmul_fraction()
-        sixteen = "fp32" if workload.precision == "fp32" else "fp16" if workload.precision == "fp16" else "bf16"
-        self.peak = device.flops(sixteen) or device.peak_flops.fp32
+        outside_products = "bf16" if workload.precision == "fp8" else workload.precision
+        self.peak = device.flops(outside_products) or device.peak_flops.fp32
         self.plain_flops = self.peak * fraction
         is_fast = workload.precision == "fp8" and not workload.software.rowwise_fp8
         self.flops = (device.flops("fp8") or self.peak) * fraction if is_fast else self.plain_flops
@@ -121,17 +121,15 @@ class Machine:
         return self.links if ranks <= together else min(self.links, together * self.network)
 
 
-def layer_time(workload: Workload, machine: Machine, sizes: LayerSizes, *, has_experts: bool) -> LayerTime:
+def layer_time(workload: Workload, machine: Machine, sizes: LayerSizes) -> LayerTime:
     """Return seconds of one layer."""
     layout, again = workload.layout, workload.recomputation
     tokens, tensor = workload.tokens, layout.tensor_parallel_size
     passes = FORWARD_AND_BACKWARD + again.rest
     residual = tokens * sizes.hidden / (tensor if workload.sequence_parallel else 1)
-    up = sizes.ffn * (2 if workload.model.is_gated else 1)
-    per_token = 1
-    if has_experts and workload.model.moe is not None:
-        per_token = workload.model.moe.experts_per_token
-        up = workload.model.expert_size * (2 if workload.model.is_gated else 1) * per_token
+    moe = workload.model.moe if sizes.experts else None
+    per_token = 1 if moe is None else moe.experts_per_token
+    up = sizes.ffn * (2 if workload.model.is_gated else 1) * per_token
     inner = tokens * (2 * sizes.hidden + up) / tensor
     constants, bandwidth = machine.constants, machine.device.memory_bandwidth
     width = workload.value_bytes / 2
@@ -139,28 +137,28 @@ def layer_time(workload: Workload, machine: Machine, sizes: LayerSizes, *, has_e
     if workload.precision == "fp8":
         moved += constants.fp8_cast_bytes * passes * inner
     return LayerTime(
-        matmul=_matrices(workload, machine, sizes, has_experts=has_experts),
+        matmul=_matrices(workload, machine, sizes),
         attention=_attention(workload, machine, sizes),
         elementwise=moved / bandwidth,
         tensor_parallel=_tensor_parallel(workload, machine, sizes),
         context_parallel=_context_parallel(workload, machine, sizes),
-        expert_parallel=_expert_parallel(workload, machine, sizes, per_token) if has_experts else 0.0,
+        expert_parallel=_expert_parallel(workload, machine, sizes, per_token) if sizes.experts else 0.0,
         launch=constants.launch_seconds * passes if machine.device.architecture != "cpu" else 0.0,
     )
 
 
-def _matrices(workload: Workload, machine: Machine, sizes: LayerSizes, *, has_experts: bool) -> float:
+def _matrices(workload: Workload, machine: Machine, sizes: LayerSizes) -> float:
     model, tensor, tokens = workload.model, workload.layout.tensor_parallel_size, workload.tokens
     query, key = sizes.heads * sizes.head_size, sizes.groups * sizes.head_size
     products = FORWARD_AND_BACKWARD + workload.recomputation.matrices
     total = machine.matmul(tokens, sizes.hidden, (query + 2 * key) / tensor, products=products) if query else 0.0
     total += machine.matmul(tokens, query / tensor, sizes.hidden, products=products) if query else 0.0
     num_up = 2 if model.is_gated else 1
-    if has_experts and model.moe is not None:
-        experts = model.moe.num_experts / (tensor * workload.layout.expert_parallel_size)
+    if sizes.experts and model.moe is not None:
+        experts = sizes.experts / (tensor * workload.layout.expert_parallel_size)
         rows = tokens * model.moe.experts_per_token / tensor / experts
-        total += experts * machine.matmul(rows, sizes.hidden, model.expert_size * num_up, products=products)
-        return total + experts * machine.matmul(rows, model.expert_size, sizes.hidden, products=products)
+        total += experts * machine.matmul(rows, sizes.hidden, sizes.ffn * num_up, products=products)
+        return total + experts * machine.matmul(rows, sizes.ffn, sizes.hidden, products=products)
     if sizes.ffn:
         total += machine.matmul(tokens, sizes.hidden, sizes.ffn * num_up / tensor, products=products)
         total += machine.matmul(tokens, sizes.ffn / tensor, sizes.hidden, products=products)

@@ -10,9 +10,8 @@ from typing import Any
 from gptdist.config.run import RunConfig
 from gptdist.errors import ConfigError
 from gptdist.plan.projection import Cluster, Projection
-
-METRICS_NAME, LEDGER_NAME = "metrics.jsonl", "ledger.jsonl"
-"""The run's own files, as the trainer writes them."""
+from gptdist.telemetry.ledger import LEDGER_NAME
+from gptdist.telemetry.metrics import METRICS_NAME
 
 WARM_UP_LINES = 1
 """Lines of metrics that are left out: the first steps take memory and open files for the first time."""

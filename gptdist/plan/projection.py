@@ -9,6 +9,7 @@ from gptdist.config.run import RunConfig
 from gptdist.errors import ConfigError
 from gptdist.mesh.layout import Layout
 from gptdist.model.arithmetic import flops_per_token, num_active_parameters, num_parameters
+from gptdist.model.checkpoint_size import checkpoint_bytes
 from gptdist.plan.constants import FITTED, MEMORY_BAND, TIME_BAND, Constants
 from gptdist.plan.device import Device, Network
 from gptdist.plan.rank_memory import RankMemory, rank_memory
@@ -17,12 +18,6 @@ from gptdist.plan.workload import Precision, Workload, workload_of
 
 SECONDS_PER_DAY = 86_400
 JOULES_PER_KILOWATT_HOUR = 3.6e6
-MASTER_BYTES = 4
-"""Of a master weight in a checkpoint."""
-
-MOMENTS = {"adamw": 2, "lion": 1, "muon": 1, "adafactor": 0}
-"""Values that a checkpoint holds for each parameter beside it; Adafactor's and Muon's other ones hardly count."""
-
 Verdict = Literal["fits", "tight", "does not fit"]
 
 
@@ -223,12 +218,6 @@ class Projection:
         }
 
 
-def checkpoint_bytes(config: RunConfig) -> int:
-    """Return bytes of a checkpoint: master weights and moments of every parameter."""
-    moment = 2 if config.optimizer.moment_precision == "bf16" else 4
-    return num_parameters(config.model) * (MASTER_BYTES + moment * MOMENTS[config.optimizer.kind])
-
-
 def buffer_bytes(config: RunConfig, cluster: Cluster) -> int:
     """Return bytes of a node's buffers of checkpoints; 0 where there are none, or too few, and training waits."""
     if not config.checkpoints.asynchronous:
@@ -256,7 +245,7 @@ def project(config: RunConfig, cluster: Cluster) -> Projection:
     """Return the plan of ``config`` on ``cluster``.
 
     Raises:
-        ConfigError: with every reason why it cannot run there, or cannot be counted.
+        ConfigError: with every reason why it cannot run there.
     """
     problems = cluster.problems(config)
     if problems:

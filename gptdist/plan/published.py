@@ -34,10 +34,8 @@ DEVICES = {
 }
 """Our names of the devices by those of the rows."""
 
-PRESETS = {"Llama3-8B": "llama3-8b", "Llama3-70B": "llama3-70b", "Llama3.1-8B": "llama3.1-8b"}
-"""Models that a row only names; of 405B there is no preset."""
-
 LLAMA3_405B = {"num_layers": 126, "hidden_size": 16384, "num_attention_heads": 128, "ffn_hidden_size": 53248}
+"""What sets it apart from the preset of 70B; other models that a row only names have presets of that name."""
 
 OLD = Software(attention="unfused", overlaps_gradients=False)
 MEGATRON_CORE = Software(attention="cudnn", overlaps_tensor_parallel=True, balances_stages=True)
@@ -61,6 +59,8 @@ STEADY_MICRO_BATCHES = 32
 """Micro batches a stage where a row does not say: so many that the pipeline's bubble hardly counts."""
 
 UNKNOWN_HEADS = 64
+"""Where a row does not say: divides the hidden sizes of all such rows."""
+
 EXCLUDED = "SUSPECT"
 """In a row's note: its figures contradict its source's other ones."""
 
@@ -108,7 +108,9 @@ def read_published(path: Path) -> list[PublishedRun]:
         raise ConfigError([f"{path}: no such file; name a CSV file of published runs"]) from None
     missing = [name for name in COLUMNS if rows and name not in rows[0]]
     if missing or not rows:
-        raise ConfigError([f"{path}: no column {', '.join(missing or COLUMNS)}; see docs/plan.md for what they hold"])
+        raise ConfigError(
+            [f"{path}: no column {', '.join(missing or COLUMNS)}; benchmarks/published_runs.csv has them all"]
+        )
     found, bad = [], []
     for number, row in enumerate(rows, 2):
         if EXCLUDED in row.get("note", ""):
@@ -189,10 +191,9 @@ def _run(number: int, row: dict[str, str]) -> PublishedRun:
 def _model(row: dict[str, str]) -> ModelConfig:
     sequence = _whole(row, "seq", 2048)
     if not row.get("hidden"):
-        name = row["model"]
-        preset = PRESETS.get(name, f"llama3-{name.rpartition('-')[2].lower()}")
-        is_largest = name.endswith("405B")
-        tree = dict(read_tree(SHIPPED.parent / "models" / f"{'llama3-70b' if is_largest else preset}.yaml")["model"])
+        is_largest = row["model"].endswith("405B")
+        preset = "llama3-70b" if is_largest else row["model"].lower()
+        tree = dict(read_tree(SHIPPED.parent / "models" / f"{preset}.yaml")["model"])
         tree |= LLAMA3_405B if is_largest else {}
         return ModelConfig(**(tree | {"seq_length": sequence}))
     hidden, vocab = int(row["hidden"]), int(row["vocab"])
@@ -200,7 +201,7 @@ def _model(row: dict[str, str]) -> ModelConfig:
     layers = _number(row, "layers")
     if layers is None:  # only the size is told
         layers = round(((_number(row, "params_b") or 0.0) * 1e9 - vocab * hidden) / (12 * hidden * hidden))
-    heads = _whole(row, "heads", UNKNOWN_HEADS if hidden % UNKNOWN_HEADS == 0 and hidden != 14400 else 80)
+    heads = _whole(row, "heads", UNKNOWN_HEADS)
     return ModelConfig(
         num_layers=int(layers),
         hidden_size=hidden,

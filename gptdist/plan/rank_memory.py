@@ -56,11 +56,7 @@ def framework_bytes(layout: Layout, constants: Constants) -> float:
 def rank_memory(
     config: RunConfig, layout: Layout, device: Device, constants: Constants, *, value_bytes: int, stage: int
 ) -> RankMemory:
-    """Return bytes of a rank of ``stage``.
-
-    Raises:
-        ConfigError: of what the config has is not counted.
-    """
+    """Return bytes of a rank of ``stage``; the config has no problems."""
     on_gpu = device.architecture != "cpu"
     needed = step_memory(config, layout, on_gpu=on_gpu, value_bytes=value_bytes, stage=stage)
     moments = {"loss": needed.loss, "backward": needed.backward, "update": needed.update}

@@ -1,5 +1,6 @@
 """Seconds of a training step on its slowest rank, by what takes them."""
 
+from collections import Counter
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
@@ -55,13 +56,9 @@ class StepTime:
 
 
 @lru_cache(maxsize=64)
-def layer_kinds(model: ModelConfig) -> tuple[tuple[LayerSizes, bool, int], ...]:
-    """Return the kinds of layers of a model: sizes, whether there are experts, and how many are alike."""
-    counts: dict[tuple[LayerSizes, bool], int] = {}
-    for layer in range(model.num_layers):
-        kind = LayerSizes.of(model, layer), model.has_experts(layer)
-        counts[kind] = counts.get(kind, 0) + 1
-    return tuple((sizes, has_experts, count) for (sizes, has_experts), count in counts.items())
+def layer_kinds(model: ModelConfig) -> tuple[tuple[LayerSizes, int], ...]:
+    """Return the kinds of layers of a model, and how many are alike."""
+    return tuple(Counter(LayerSizes.of(model, layer) for layer in range(model.num_layers)).items())
 
 
 @lru_cache(maxsize=64)
@@ -94,8 +91,8 @@ def step_time(workload: Workload, device: Device, network: Network | None, const
     machine = Machine(device, network, constants, workload)
     layout, count = workload.layout, workload.num_micro_batches
     stages, layers = layout.pipeline_parallel_size, LayerTime()
-    for sizes, has_experts, number in layer_kinds(workload.model):
-        layers += layer_time(workload, machine, sizes, has_experts=has_experts).times(number)
+    for sizes, number in layer_kinds(workload.model):
+        layers += layer_time(workload, machine, sizes).times(number)
     output = output_time(workload, machine)
     mean = layers.times(1 / workload.model.num_layers)
     share, with_output = _slowest_stage(workload, mean.total, output)

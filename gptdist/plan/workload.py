@@ -114,10 +114,6 @@ def _recomputation(config: RunConfig, share: RankShare) -> Recomputation:
     if memory.recompute == "none":
         return Recomputation()
     again = recomputed(memory, model, parallel, share, 0)
-    if model.moe is not None:  # what layers keep is not counted there, and a budget is refused
-        count = model.num_layers // parallel.pipeline_parallel_size
-        part = again.full_layers / count
-        return Recomputation(part + len(again.mlp) / count / 2, part + len(again.attention) / count, part)
     layers = StageActivations.of(model, parallel, share, 0).layers
     matrices = sum(layer.flops - layer.attention_flops for layer in layers)
     attention = sum(layer.attention_flops for layer in layers)

@@ -10,8 +10,9 @@ import pytest
 
 from gptdist.config.load import load_config
 from gptdist.config.run import RunConfig
+from gptdist.model.checkpoint_size import checkpoint_bytes
 from gptdist.telemetry.ledger import read_json_lines
-from launch.preflight.disk import checkpoint_bytes, kept_checkpoints
+from launch.preflight.disk import kept_checkpoints
 from tests.e2e.conftest import SMALL_RUN
 from tests.support.ranks import repository
 

@@ -9,7 +9,8 @@ import pytest
 
 from gptdist.config.load import load_config
 from gptdist.config.run import RunConfig
-from launch.preflight.disk import checkpoint_bytes, kept_checkpoints, room_problem
+from gptdist.model.checkpoint_size import checkpoint_bytes
+from launch.preflight.disk import kept_checkpoints, room_problem
 from launch.preflight.link_check import check_links
 from launch.preflight.link_plan import Meeting, better, blame, links_of, pairs, rounds, suspects
 from launch.preflight.reach import Reply

@@ -94,6 +94,14 @@ def test_hardware_does_what_is_computed_again_too(capsys: pytest.CaptureFixture[
     assert f"MFU {plan.mfu:.3f} (model FLOP/s over peak), HFU {plan.hfu:.3f}" in "\n".join(plan_lines(plan, price=None))
 
 
+def test_experts_that_are_computed_again_are_counted() -> None:
+    plain = project(*request("mixtral-8x7b")).time
+    again = project(*request("mixtral-8x7b", "memory.recompute=mlp")).time
+    experts = 2 * 3 * 4096 * 14336  # values that a token meets in a layer's experts, of those in its matrices
+    share = experts / (experts + 2 * 4096 * (4096 + 1024))
+    assert again.matmul / plain.matmul == pytest.approx(1 + share / 3, rel=0.02)
+
+
 def test_an_offload_takes_the_way_to_main_memory() -> None:
     plain = project(*request("llama3-8b", "parallel.zero_stage=3"))
     away = project(*request("llama3-8b", "parallel.zero_stage=3", "memory.offload_optimizer=cpu"))
@@ -132,19 +140,11 @@ def test_where_nothing_fits_the_leanest_is_told(capsys: pytest.CaptureFixture[st
     assert "legal layouts fits; the leanest needs" in capsys.readouterr().out
 
 
-def test_a_search_finds_the_experts_axis(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [
-        str(MODELS / "qwen3-30b-a3b.yaml"),
-        "--nodes",
-        "4",
-        "--device",
-        "h100-80gb",
-        "--search",
-        "--count",
-        "3",
-    ]
-    assert main(["plan", *arguments]) == 0
-    assert "parallel.expert_parallel_size" in capsys.readouterr().out
+def test_a_search_splits_experts_too() -> None:
+    found = search(*request("qwen3-30b-a3b", nodes=4), count=100)
+    splits = {plan.layout.expert_parallel_size for plan in found.best}
+    assert {1, 2, 4, 8} <= splits
+    assert all(plan.time.expert_parallel > 0 for plan in found.best if plan.layout.expert_parallel_size > 1)
 
 
 @pytest.mark.parametrize(
