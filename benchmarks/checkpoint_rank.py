@@ -142,7 +142,7 @@ class Operations:
     def _resume(self, folder: str) -> dict[str, Any]:
         """Load as a resume does: rank 0 compares every file's hash first."""
         from gptdist.checkpoint.verify import verify
-        from gptdist.train.build import load_agreed
+        from gptdist.train.restore import load_agreed
 
         def choose() -> str:
             problems = verify(Path(folder))

@@ -102,7 +102,7 @@ class SourceRecord(Section):
 class Origin(Section):
     """What a checkpoint was made of that no run saved. It holds weights alone: no moments."""
 
-    kind: Literal["average", "huggingface", "deepspeed"]
+    kind: Literal["average", "huggingface", "deepspeed", "pruned"]
     sources: tuple[SourceRecord, ...]
 
 

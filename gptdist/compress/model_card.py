@@ -68,6 +68,8 @@ def model_card(manifest: Manifest, config: ModelConfig, record: Mapping[str, Any
 
 def _beginning(manifest: Manifest) -> str:
     """Which weights the training began with, if not random ones."""
+    if manifest.origin is not None and manifest.origin.kind == "pruned":
+        return f", then pruned out of {manifest.origin.sources[0].path}"
     if manifest.origin is not None and manifest.origin.kind != "average":
         return f" since the import of {manifest.origin.sources[0].path}"
     source = manifest.progress.initial_weights

@@ -2,10 +2,8 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import deepspeed
@@ -16,16 +14,10 @@ from torch import nn
 
 from gptdist.checkpoint.after_commit import Keeper
 from gptdist.checkpoint.fragments import OptimizerFragments
-from gptdist.checkpoint.identity import RunIdentity, changes, check_continues, check_none_lost
-from gptdist.checkpoint.load import load_run
-from gptdist.checkpoint.manifest import Manifest
+from gptdist.checkpoint.identity import RunIdentity, changes
 from gptdist.checkpoint.proof import order_digest
-from gptdist.checkpoint.prove import check_same_samples, source_positions
-from gptdist.checkpoint.read import CheckpointReader
-from gptdist.checkpoint.remote_store import RemoteStore
+from gptdist.checkpoint.prove import source_positions
 from gptdist.checkpoint.saver import Saver
-from gptdist.checkpoint.seals import Protection
-from gptdist.checkpoint.start_from import newest_anywhere
 from gptdist.config.activations import RankShare
 from gptdist.config.precision import precision_problems
 from gptdist.config.recomputation import budget_problems, recomputed, tell
@@ -37,10 +29,9 @@ from gptdist.data.rules import SampleRules
 from gptdist.data.sources import TrainingData, check_tokenizer, validation_sources
 from gptdist.device.device import Device, choose_device, keep_freed_memory, peak_flops
 from gptdist.device.swapping import check_locked_memory, load_async_io
-from gptdist.errors import CheckpointError, ConfigError, GptDistError
-from gptdist.mesh.groups import Mesh, ModelParallelUnit, broadcast_text, gather_texts, make_mesh, max_over_ranks
+from gptdist.errors import ConfigError
+from gptdist.mesh.groups import Mesh, ModelParallelUnit, gather_texts, make_mesh
 from gptdist.mesh.layout import Layout
-from gptdist.mesh.patience import while_lead_works
 from gptdist.model.arithmetic import num_parameters
 from gptdist.model.gpt import LanguageModel, transformer_config
 from gptdist.model.norms import sum_partial_gradients
@@ -53,9 +44,9 @@ from gptdist.telemetry.software import code_digest, versions
 from gptdist.telemetry.wandb_run import WandbRun
 from gptdist.train.adafactor import Adafactor
 from gptdist.train.engine import Engine, deepspeed_config
-from gptdist.train.initial_weights import InitialWeights
 from gptdist.train.muon import Muon
 from gptdist.train.randomness import forbid_nondeterminism, seed_layers, seed_micro_batch
+from gptdist.train.restore import restore
 from gptdist.train.run import Run, TrainState
 from gptdist.train.sampler import Sampler
 from gptdist.train.stop_signal import StopSignal
@@ -217,67 +208,6 @@ def _partitioned_construction(config: RunConfig, mesh: Mesh, device: Device) -> 
     )
 
 
-def restore(
-    config: RunConfig, fragments: OptimizerFragments, identity: RunIdentity, data: TrainingData, mesh: Mesh
-) -> TrainState:
-    """Put the newest whole checkpoint in, if there is one, and return where the run stands.
-
-    A run without one begins with the weights that ``training.init_from`` names. Collective: every rank calls it.
-
-    Raises:
-        CheckpointError: the checkpoint cannot be continued, on every rank.
-    """
-    manifest = load_agreed(partial(_choose, config, identity, data), fragments, mesh)
-    if manifest is not None:
-        return TrainState.of(manifest.progress)
-    initial = InitialWeights(config, identity)
-    load_agreed(initial.choose, fragments, mesh, initial.load)
-    return TrainState(initial_weights=initial.source)
-
-
-def load_agreed(
-    choose: Callable[[], str | None],
-    fragments: OptimizerFragments,
-    mesh: Mesh,
-    load: Callable[[CheckpointReader, OptimizerFragments, Mesh], None] = load_run,
-) -> Manifest | None:
-    """Put the checkpoint in that ``choose`` names on rank 0, and return its manifest; none if it names none.
-
-    Collective: every rank calls it.
-
-    Args:
-        choose: returns a step folder.
-        fragments: where to.
-        mesh: the ranks.
-        load: what is taken of it; default: all.
-
-    Raises:
-        CheckpointError: ``choose`` or the loading failed, on every rank.
-    """
-    folder, problem = None, ""
-    try:
-        folder = while_lead_works(choose, mesh)
-    except GptDistError as error:
-        problem = str(error)
-    problem = broadcast_text(problem) or ""
-    if problem:
-        raise CheckpointError(problem)
-    chosen = broadcast_text(folder)
-    if chosen is None:
-        return None
-    reader = CheckpointReader(Path(chosen))
-    try:
-        load(reader, fragments, mesh)
-    except CheckpointError as error:
-        problem = str(error)
-    if max_over_ranks(len(problem)):
-        raise CheckpointError(problem or f"{chosen}: another rank could not read it, see its message")
-    progress = reader.manifest.progress
-    if mesh.is_lead and load is load_run:
-        logger.info("resumed %s (step %d, %d samples)", chosen, progress.step, progress.consumed_samples)
-    return reader.manifest
-
-
 def record_start(
     ledger: Ledger,
     identity: RunIdentity,
@@ -320,29 +250,6 @@ def record_start(
         changed=changes(before[-1].get("config", {}), identity.config) if before else [],
         **software,
     )
-
-
-def _choose(config: RunConfig, identity: RunIdentity, data: TrainingData) -> str | None:
-    """Return the checkpoint to continue, after saying what was passed over and what has changed."""
-    remote = config.checkpoints.remote
-    store = None if remote is None else RemoteStore(remote.url, config.name)
-    folder, passed_over = newest_anywhere(
-        config.checkpoints_folder,
-        store,
-        partial(check_continues, identity=identity),
-        Protection.of(config.checkpoints.protection).trusted_key,
-    )
-    for line in passed_over:
-        logger.warning("checkpoint passed over: %s", line)
-    if folder is None:
-        check_none_lost(config.folder, config.checkpoints_folder)
-        return None
-    manifest = CheckpointReader(folder).manifest
-    check_continues(manifest, identity, str(folder))
-    check_same_samples(manifest, identity.config, data, str(folder))
-    for line in changes(manifest.config, identity.config):
-        logger.info("config changed since the checkpoint: %s", line)
-    return str(folder)
 
 
 def _keeper(config: RunConfig, ledger: Ledger | None, state: TrainState) -> Keeper | None:

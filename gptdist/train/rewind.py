@@ -7,7 +7,8 @@ from gptdist.checkpoint.prune import delete_checkpoint
 from gptdist.checkpoint.seals import Protection
 from gptdist.data.plan import check_epochs
 from gptdist.errors import TrainingError
-from gptdist.train.build import load_agreed, record_start
+from gptdist.train.build import record_start
+from gptdist.train.restore import load_agreed
 from gptdist.train.run import Run, StepResult, TrainState
 from gptdist.train.skip import where
 from gptdist.train.spike_dump import SPIKES_FOLDER

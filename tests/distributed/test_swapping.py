@@ -91,9 +91,9 @@ def resident(tree: dict[str, Any]) -> dict[str, Any]:
 
     import torch
 
-    from gptdist.train.build import load_agreed
     from gptdist.train.drift import _checksum
     from gptdist.train.loop import save
+    from gptdist.train.restore import load_agreed
     from gptdist.train.run import TrainState
     from gptdist.train.swap_folder import locked_bytes
 

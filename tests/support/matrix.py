@@ -138,7 +138,7 @@ def _weights(run: Any) -> dict[tuple[str, int | None], Any]:
 
 
 def _take(run: Any, folder: str) -> None:
-    from gptdist.train.build import load_agreed
+    from gptdist.train.restore import load_agreed
     from gptdist.train.run import TrainState
 
     manifest = load_agreed(lambda: folder, run.fragments, run.mesh)
