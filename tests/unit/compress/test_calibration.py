@@ -71,16 +71,14 @@ def test_a_huggingface_folder_is_read_like_the_checkpoint(tmp_path: Path, capsys
     run_folder, _ = saved_run(tmp_path, GPT2)
     assert export(run_folder) == 0
     folder = next(path.parent for path in tmp_path.rglob("export.json"))
-    beside = tmp_path / "out" / "pruned"
+    beside = tmp_path / "beside" / "pruned"
     with opened_as_checkpoint(run_folder, beside) as of_run, opened_as_checkpoint(folder, beside) as of_folder:
-        assert of_run.tensor_names == of_folder.tensor_names
+        assert sorted(of_run.tensor_names) == sorted(of_folder.tensor_names)
         for name in of_run.tensor_names:
             assert torch.equal(of_run.weight(name), of_folder.weight(name)), name
-    assert not list((tmp_path / "out").iterdir())
+    assert not list((tmp_path / "beside").iterdir())
     with (
-        pytest.raises(
-            CheckpointError, match="absent: does not exist; name a run, a checkpoint or a Hugging Face folder"
-        ),
+        pytest.raises(CheckpointError, match="absent: does not exist; name a run, a checkpoint or a Hugging"),
         opened_as_checkpoint(tmp_path / "absent", beside),
     ):
         pass
