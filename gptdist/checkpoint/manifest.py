@@ -9,7 +9,7 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from gptdist.checkpoint.proof import ResumeProof
 from gptdist.config.section import Section
@@ -104,6 +104,8 @@ class Origin(Section):
 
     kind: Literal["average", "huggingface", "deepspeed", "pruned"]
     sources: tuple[SourceRecord, ...]
+    facts: dict[str, str] = Field(default_factory=dict)
+    """How it was made, such as by which method, for people."""
 
 
 class RankRecord(Section):
@@ -210,6 +212,9 @@ class Progress(Section):
 
     proof: ResumeProof | None = None
     """Of a checkpoint that a run saved: what a resume must find again."""
+
+    zeros: dict[str, int] = Field(default_factory=dict)
+    """How many weights of a pruned matrix are zero, by its name, where they are to stay so."""
 
 
 class Manifest(Section):

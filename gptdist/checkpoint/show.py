@@ -40,6 +40,10 @@ def summary_lines(folder: Path, manifest: Manifest) -> Iterator[str]:
     for source in manifest.origin.sources if manifest.origin is not None else ():
         step = "" if source.step is None else f", step {source.step:,}"
         yield f"{'':<13} {source.path}{step}, share {source.share:g}"
+    for name, value in manifest.origin.facts.items() if manifest.origin is not None else ():
+        yield f"{'':<13} {name}: {value}"
+    if progress.zeros:
+        yield f"{'zeros':<13} {_zeros(manifest)}"
     if progress.initial_weights is not None:
         yield f"{'began from':<13} {progress.initial_weights.path}"
 
@@ -81,6 +85,13 @@ def difference_lines(manifest: Manifest, other: Manifest) -> Iterator[str]:
         if was != now:
             lines.append(f"{name}: {was} → {now}")
     yield from lines or ["no difference in config, tokenizer or shapes"]
+
+
+def _zeros(manifest: Manifest) -> str:
+    zeros = manifest.progress.zeros
+    among = sum(math.prod(entry.shape) for entry in manifest.tensors if entry.name in zeros)
+    share = sum(zeros.values()) / among
+    return f"{sum(zeros.values()):,} ({share:.1%}) of {among:,} values in {len(zeros)} pruned matrices"
 
 
 def _sizes(entry: TensorEntry | None) -> str:

@@ -23,6 +23,7 @@ COMMANDS = {
     "audit": "prove from a run's records that every sample was seen as scheduled",
     "evaluate": "validation loss and bits per byte of a checkpoint",
     "generate": "continue a prompt",
+    "prune": "make a checkpoint's model smaller: weights at zero",
     "import": "make a checkpoint of weights that other programs wrote",
     "export": "write a checkpoint as a folder other tools load",
 }

@@ -1,0 +1,11 @@
+"""``gptdist prune``: a model with fewer weights; each kind of pruning has a file of its own."""
+
+import argparse
+
+from gptdist.cli.prune_weights import add_weights
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments to ``parser``."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    add_weights(actions)
