@@ -1,6 +1,6 @@
 """What is looked at before any rank starts: config, data, and what the run's folder holds; no torch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from gptdist.checkpoint.find import named_checkpoint
@@ -13,7 +13,6 @@ from gptdist.data.plan import check_epochs
 from gptdist.data.sources import check_data
 from gptdist.device.swapping import swap_problems
 from gptdist.errors import ConfigError, TrainingError
-from gptdist.model.hf_config import export_problems
 from gptdist.train.stop_signal import STOP_NAME
 from launch.job import Job
 
@@ -33,7 +32,7 @@ def read_job(config_path: Path, words: Sequence[str], *, nodes: int = 1, others:
     return Job(config, config_path, tuple(words))
 
 
-def check_run(config: RunConfig, say: Callable[[str], None]) -> None:
+def check_run(config: RunConfig) -> None:
     """Look at what the ranks of ``config`` would find, as far as this machine sees it.
 
     Raises:
@@ -43,8 +42,6 @@ def check_run(config: RunConfig, say: Callable[[str], None]) -> None:
     if missing:
         raise ConfigError(missing)
     check_contents(config)
-    for problem in export_problems(config.model):
-        say(f"gptdist launch: warning: {problem}")
 
 
 def machine_problems(config: RunConfig) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from gptdist.checkpoint.find import step_folders
 from gptdist.checkpoint.manifest import Manifest, read_manifest
+from gptdist.config.model import ModelConfig
 from gptdist.config.run import RunConfig
 from gptdist.data.sources import TrainingData
 from gptdist.errors import CheckpointError
@@ -48,7 +49,10 @@ def check_continues(manifest: Manifest, identity: RunIdentity, where: str) -> No
             f"begin a run with it: training.init_from, in another run_dir"
         )
     free = tuple(f"model.{key}:" for key in FREE_MODEL_KEYS)
-    model_changes = changes(manifest.config.get("model", {}), identity.config["model"], "model.")
+    known = {name: field.default for name, field in ModelConfig.model_fields.items() if not field.is_required()}
+    # a checkpoint of before a switch was there has what it does by default
+    was = known | manifest.config.get("model", {})
+    model_changes = changes(was, identity.config["model"], "model.")
     refused = [change for change in model_changes if not change.startswith(free)]
     if refused:
         raise CheckpointError(

@@ -29,5 +29,5 @@ def _local(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         print(local_command(job, cores=cores).shell_line())
         return 0
-    check_run(job.config, print)
+    check_run(job.config)
     return launch_local(job, cores=cores)

@@ -37,7 +37,7 @@ def _hostfile(arguments: argparse.Namespace) -> int:
         for line in launch.shell_lines(next_log_folder(job.config.folder)):
             print(line)
         return 0
-    check_run(job.config, print)
+    check_run(job.config)
     if not arguments.no_preflight:
         launch.check()
     return launch.run()

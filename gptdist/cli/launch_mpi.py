@@ -35,5 +35,5 @@ def _mpi(arguments: argparse.Namespace) -> int:
         print(command.shell_line())
         return 0
     check_mpirun()
-    check_run(job.config, print)
+    check_run(job.config)
     return run_mpi(command)

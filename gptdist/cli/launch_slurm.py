@@ -51,7 +51,7 @@ def _slurm(arguments: argparse.Namespace) -> int:
         print(script, end="")
         return 0
     check_sbatch()
-    check_run(job.config, print)
+    check_run(job.config)
     for node, reason in left_out.items():
         print(f"{node} is left out: {reason}; 'gptdist nodes {run} --forgive {node}' takes it back")
     path = next_script(run)

@@ -15,10 +15,10 @@ from gptdist.checkpoint.find import step_folders, step_of
 from gptdist.checkpoint.keys import KEY_VARIABLE, TrustedKey
 from gptdist.checkpoint.verify import verify
 from gptdist.cli.rehearse_materials import Rehearsal
+from gptdist.config.exportable import export_problems
 from gptdist.config.other_layout import other_layout
 from gptdist.data.attempts import START
 from gptdist.device.parent_death import die_with_parent
-from gptdist.model.hf_config import export_problems
 from gptdist.telemetry.heartbeat import STARTING
 from gptdist.telemetry.ledger import LEDGER_NAME, SAVED, read_json_lines
 from gptdist.telemetry.metrics import METRICS_NAME

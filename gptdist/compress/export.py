@@ -23,11 +23,12 @@ from gptdist.compress.model_card import model_card
 from gptdist.compress.parity import Parity, compare_logits, measure_rounding, require_equal
 from gptdist.compress.safetensors_export import FORMATS, WrittenFile, write_model, write_text
 from gptdist.compress.trained_on import trained_tokenizer, validation_sample
+from gptdist.config.exportable import huggingface_class
 from gptdist.config.model import ModelConfig
 from gptdist.errors import ExportError
 from gptdist.mesh.groups import destroy_mesh
 from gptdist.model.arithmetic import num_parameters
-from gptdist.model.hf_config import generation_config, huggingface_class, huggingface_config
+from gptdist.model.hf_config import generation_config, huggingface_config
 from gptdist.model.hf_names import huggingface_shapes
 from gptdist.tokenizer.tokenizer import Tokenizer
 from gptdist.train.inference import load_model, single_process_mesh

@@ -20,11 +20,15 @@ PICKLED_INDEX = "pytorch_model.bin.index.json"
 _NUMBERS = (torch.float32, torch.float16, torch.bfloat16)
 """Formats whose values fp32 holds exactly."""
 
-_BUFFERS = re.compile(r"(^|\.)(h\.\d+\.attn\.(bias|masked_bias)|rotary_emb\.inv_freq)$")
+_BUFFERS = re.compile(r"(^|\.)((h\.\d+\.attn|layers\.\d+\.attention)\.(bias|masked_bias)|rotary_emb\.inv_freq)$")
 """Names of what is no weight: masks and frequencies that old files hold."""
 
-_BASES = ("transformer.", "model.")
+_BASES = ("transformer.", "model.", "gpt_neox.")
 """What precedes the names of all but the output layer, and is missing where the model was saved without that."""
+
+
+_OTHER_NAMES = {"embed_out.weight": "lm_head.weight"}
+"""GPT-NeoX's output matrix, as transformers 5 calls it in memory."""
 
 
 class HuggingFaceWeights:
@@ -56,6 +60,8 @@ class HuggingFaceWeights:
         stored = name
         if not self._has_base:
             stored = next((name.removeprefix(base) for base in _BASES if name.startswith(base)), name)
+        if stored not in self._of:
+            stored = _OTHER_NAMES.get(stored, stored)
         if stored not in self._of:
             raise ModelImportError(f"{self.folder}: lacks '{name}'; take the config.json that belongs to the weights")
         self._read.add(stored)

@@ -25,7 +25,7 @@ from gptdist.config.run import RunConfig
 from gptdist.errors import ConfigError, ModelImportError, TokenizerError
 from gptdist.model.hf_config import huggingface_config
 from gptdist.model.hf_import import model_from_huggingface
-from gptdist.model.hf_names import from_huggingface
+from gptdist.model.hf_names import from_huggingface, tied_names
 from gptdist.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -196,8 +196,7 @@ def _run_config(options: ImportOptions, model: ModelConfig, place: str, name: st
 
 def _all_weights(model: ModelConfig, weights: HuggingFaceWeights) -> Iterator[tuple[str, Tensor]]:
     yield from from_huggingface(model, weights.get)
-    embedding = "transformer.wte.weight" if model.position_embedding == "learned" else "model.embed_tokens.weight"
-    weights.require_all_read(("lm_head.weight", embedding) if model.tie_embeddings else None)
+    weights.require_all_read(tied_names(model) if model.tie_embeddings else None)
 
 
 def _compare(source: Path, reader: CheckpointReader, model: ModelConfig) -> Parity:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gptdist.checkpoint.manifest import Manifest
+from gptdist.config.exportable import FAMILIES
 from gptdist.config.model import ModelConfig
 
 _CARD = """---
@@ -56,7 +57,7 @@ def model_card(manifest: Manifest, config: ModelConfig, record: Mapping[str, Any
             f"{parity['positions']:,} positions)"
         ),
     }
-    family = "Llama-style" if config.position_embedding == "rope" else "GPT-2-style"
+    family = f"{FAMILIES[record['huggingface_class']]}-style"
     return _CARD.format(
         run=record["run"],
         family=family,

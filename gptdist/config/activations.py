@@ -212,7 +212,7 @@ class _Attention:
         model, sizes, share = self._model, self._sizes, self._share
         total = self._query
         if model.position_embedding == "rope":  # sine and cosine of the angles, for queries and for keys
-            total += 4 * share.seq_length // share.context_parallel_size * sizes.head_size * share.value_bytes
+            total += 4 * share.seq_length // share.context_parallel_size * model.rotary_size * share.value_bytes
         if model.qk_norm:
             queries, keys = share.tokens * self._heads, share.tokens * self._groups
             total += _norm(model.normalization, share, queries, sizes.head_size, is_view=not self._copies_query)
@@ -273,7 +273,7 @@ def angle_bytes(model: ModelConfig, share: RankShare) -> int:
     """Return bytes of the rotary angles, which layers that are computed again keep together."""
     if model.position_embedding != "rope":
         return 0
-    return share.seq_length // share.context_parallel_size * model.head_size * FP32_BYTES
+    return share.seq_length // share.context_parallel_size * model.rotary_size * FP32_BYTES
 
 
 def embedding_bytes(model: ModelConfig, share: RankShare) -> int:

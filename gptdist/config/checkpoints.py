@@ -1,5 +1,7 @@
 """What becomes of a run's checkpoints."""
 
+from gptdist.config.exportable import export_problems
+from gptdist.config.model import ModelConfig
 from gptdist.config.protection import ProtectionConfig
 from gptdist.config.remote import RemoteConfig
 from gptdist.config.retention import KeepConfig
@@ -26,6 +28,10 @@ class CheckpointsConfig(Section):
     remote: RemoteConfig | None = None
     """Where they are copied to; unset is nowhere."""
 
+    exportable: bool = True
+    """Whether the run is refused if no Hugging Face class computes its model's function, so that ``gptdist export``
+    would be refused at the end; false trains it all the same."""
+
     protection: ProtectionConfig = ProtectionConfig()
     """Encryption and signatures."""
 
@@ -48,6 +54,12 @@ class CheckpointsConfig(Section):
         run = {"save_steps": save_steps, "eval_steps": eval_steps, "train_steps": train_steps}
         bad += self.keep.problems("checkpoints.keep", **run)
         return bad if self.remote is None else bad + self.remote.problems("checkpoints.remote", **run)
+
+    def export_problems(self, model: ModelConfig) -> list[str]:
+        """Return what of ``model`` no Hugging Face class has, unless the run does without."""
+        if not self.exportable:
+            return []
+        return [f"{problem}, or checkpoints.exportable false to train it anyway" for problem in export_problems(model)]
 
     def package_problems(self) -> list[str]:
         """Return what is asked for and not installed on this machine."""

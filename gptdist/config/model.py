@@ -74,6 +74,10 @@ class ModelConfig(Section):
     rope_base: float = 10_000.0
     """Base of the rotary frequencies."""
 
+    rotary_fraction: float = 1.0
+    """Share of each head's values that rotary positions turn, from the first on; the rest pass as they are (GPT-NeoX:
+    0.25)."""
+
     rope_scaling: RopeScaling | None = None
     """Unset leaves the rotary frequencies as they are."""
 
@@ -98,6 +102,9 @@ class ModelConfig(Section):
 
     add_bias: bool = True
     """Biases in all linear layers."""
+
+    add_qkv_bias: bool = False
+    """Biases where queries, keys and values are made, and nowhere else (as Qwen 2); with add_bias all have them."""
 
     tie_embeddings: bool = True
     """One matrix for input embedding and output projection."""
@@ -175,6 +182,16 @@ class ModelConfig(Section):
         return self.hidden_size // self.num_attention_heads if self.kv_channels is None else self.kv_channels
 
     @property
+    def rotary_size(self) -> int:
+        """Values of each head that rotary positions turn."""
+        return int(self.head_size * self.rotary_fraction)
+
+    @property
+    def has_qkv_bias(self) -> bool:
+        """Whether there are biases where queries, keys and values are made."""
+        return self.add_bias or self.add_qkv_bias
+
+    @property
     def common_shape(self) -> LayerShape:
         """What a layer is made of, unless layer_shapes say otherwise."""
         return LayerShape(self.num_attention_heads, self.query_groups, self.ffn_size)
@@ -238,9 +255,21 @@ class ModelConfig(Section):
         return bad
 
     def _position_problems(self) -> list[str]:
+        """Return what is wrong with positions and with what queries and keys are made of."""
         bad = []
-        if self.position_embedding == "rope" and self.head_size % 2:
+        if self.add_bias and self.add_qkv_bias:
+            bad.append("model.add_qkv_bias: add_bias has these biases already; remove one of the two")
+        if not 0.0 < self.rotary_fraction <= 1.0:
+            bad.append(f"model.rotary_fraction: must be above 0 and at most 1, got {self.rotary_fraction}")
+        elif self.position_embedding != "rope" and self.rotary_fraction != 1.0:
+            bad.append("model.rotary_fraction: belongs to position_embedding rope, not learned; remove it")
+        elif self.position_embedding == "rope" and self.rotary_fraction == 1.0 and self.head_size % 2:
             bad.append(f"model.kv_channels: rotary positions need an even head size, got {self.head_size}")
+        elif self.position_embedding == "rope" and (self.rotary_size < 2 or self.rotary_size % 2):
+            bad.append(
+                f"model.rotary_fraction: {self.rotary_fraction} of a head of {self.head_size} are {self.rotary_size} "
+                f"values; rotary positions turn pairs: choose a fraction that makes it even and at least 2"
+            )
         if self.rope_scaling is not None:
             bad += self.rope_scaling.problems()
             if self.position_embedding != "rope":

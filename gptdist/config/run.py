@@ -265,8 +265,10 @@ class RunConfig(Section):
         ]
         if bad:
             return bad  # what follows divides by these numbers
-        bad = self.parallel.problems(ranks, self.model)
-        if not bad:
+        bad = self.checkpoints.export_problems(self.model)
+        layout_problems = self.parallel.problems(ranks, self.model)
+        bad += layout_problems
+        if not layout_problems:
             bad += budget_problems(self.memory, self.model, self.parallel, self.rank_share())
         offloads = bool(self.memory.offload())
         bad += precision_problems(self.training.precision, self.parallel.zero_stage, offloads=offloads)

@@ -38,6 +38,7 @@ def small_model(
         "seq_length": seq_length,
         "vocab_size": model.vocab_size if vocab_size is None else vocab_size,
         "local_attention_window": _window(model, seq_length),
+        "rotary_fraction": max(2, int(HEAD_SIZE * model.rotary_fraction) // 2 * 2) / HEAD_SIZE,
     }
     if model.rope_scaling is not None:
         reach = max(1, model.rope_scaling.original_seq_length * seq_length // model.seq_length)

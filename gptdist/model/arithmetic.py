@@ -28,7 +28,8 @@ def _count(model: ModelConfig, experts: int) -> int:
     for layer, shape in enumerate(model.shapes()):
         joined = (shape.heads + 2 * shape.groups) * model.head_size
         if shape.heads:
-            total += _attention_matrices(model, shape) + bias * (joined + hidden) + head_norms + norm
+            total += _attention_matrices(model, shape) + head_norms + norm
+            total += int(model.has_qkv_bias) * joined + bias * hidden
         if shape.ffn:
             total += _feed_forward_matrices(model, layer, experts) + norm
             total += 0 if model.has_experts(layer) else bias * (_up(model, shape.ffn) + hidden)

@@ -162,6 +162,7 @@ class LanguageModel(GPTModel):
             pre_process=mesh.place.pp_rank == 0,
             post_process=mesh.place.pp_rank == stages - 1,
             position_embedding_type="learned_absolute" if config.position_embedding == "learned" else "rope",
+            rotary_percent=config.rotary_fraction,
             rotary_base=config.rope_base,
             share_embeddings_and_output_weights=config.tie_embeddings,
         )
@@ -257,6 +258,7 @@ def transformer_config(
         gated_linear_unit=config.is_gated,
         activation_func=activation,
         add_bias_linear=config.add_bias,
+        add_qkv_bias=config.add_qkv_bias,
         attention_dropout=config.attention_dropout,
         hidden_dropout=config.hidden_dropout,
         tensor_model_parallel_size=mesh.layout.tensor_parallel_size,

@@ -5,22 +5,27 @@ that comes out as another function is worse than one that is not taken.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from gptdist.config.model import ModelConfig
-from gptdist.errors import ModelImportError
-from gptdist.model.hf_config import (
+from gptdist.config.exportable import (
     GPT2_CLASS,
     LLAMA_CLASS,
     MIXTRAL_CLASS,
+    NEOX_CLASS,
+    QWEN2_CLASS,
     QWEN3_CLASS,
     QWEN3_MOE_CLASS,
     export_problems,
     huggingface_class,
 )
+from gptdist.config.model import ModelConfig
+from gptdist.errors import ModelImportError
 
 _MODEL_TYPES = {
     GPT2_CLASS: "gpt2",
+    NEOX_CLASS: "gpt_neox",
+    QWEN2_CLASS: "qwen2",
     LLAMA_CLASS: "llama",
     QWEN3_CLASS: "qwen3",
     MIXTRAL_CLASS: "mixtral",
@@ -35,10 +40,12 @@ _NO_FUNCTION = {
     "attention_dropout",
     "attn_pdrop",
     "bos_token_id",
+    "classifier_dropout",
     "chunk_size_feed_forward",
     "dtype",
     "embd_pdrop",
     "eos_token_id",
+    "hidden_dropout",
     "id2label",
     "is_encoder_decoder",
     "label2id",
@@ -65,6 +72,7 @@ _NO_FUNCTION = {
 """Keys that say nothing of the function that is computed, or something of training alone."""
 
 _FIXED = {
+    "is_decoder": False,
     "scale_attn_weights": True,
     "scale_attn_by_inverse_layer_idx": False,
     "add_cross_attention": False,
@@ -146,7 +154,7 @@ def model_from_huggingface(tree: Mapping[str, Any], where: str) -> ModelConfig:
 
 def _section(fields: _Fields, name: str) -> dict[str, Any]:
     """Return the model section that takes up every key."""
-    section = _gpt2(fields) if name == GPT2_CLASS else _rotary(fields, name)
+    section = {GPT2_CLASS: _gpt2, NEOX_CLASS: _neox}.get(name, partial(_rotary, name=name))(fields)
     if (std := float(fields.take("initializer_range", 0.0))) > 0.0:
         section["init_std"] = std
     fields.require_nothing_left()
@@ -171,6 +179,28 @@ def _gpt2(fields: _Fields) -> dict[str, Any]:
     }
 
 
+def _neox(fields: _Fields) -> dict[str, Any]:
+    activation = fields.take("hidden_act", "gelu")
+    if activation not in _ACTIVATIONS:
+        raise fields.refuse("hidden_act", activation, f"use one of {', '.join(_ACTIVATIONS)}")
+    for key, legal in (("use_parallel_residual", False), ("attention_bias", True)):
+        value = fields.take(key, True)
+        if value is not legal:
+            raise fields.refuse(key, value, f"only {str(legal).lower()} can be imported")
+    return {
+        "num_layers": fields.need("num_hidden_layers"),
+        "hidden_size": fields.need("hidden_size"),
+        "num_attention_heads": fields.need("num_attention_heads"),
+        "seq_length": fields.need("max_position_embeddings"),
+        "vocab_size": fields.need("vocab_size"),
+        "ffn_hidden_size": fields.need("intermediate_size"),
+        "activation": _ACTIVATIONS[activation],
+        "norm_epsilon": fields.take("layer_norm_eps", 1e-5),
+        "tie_embeddings": fields.take("tie_word_embeddings", False),
+        **_rope(fields, default_base=1e4, default_fraction=0.25),
+    }
+
+
 def _rotary(fields: _Fields, name: str) -> dict[str, Any]:
     """Llama and its kin."""
     is_llama = name == LLAMA_CLASS
@@ -191,6 +221,7 @@ def _rotary(fields: _Fields, name: str) -> dict[str, Any]:
         "activation": "swiglu",
         "qk_norm": has_head_size,
         "add_bias": _bias(fields, has_mlp_bias=is_llama),
+        "add_qkv_bias": name == QWEN2_CLASS,
         "tie_embeddings": fields.take("tie_word_embeddings", False),
         **_rope(fields, default_base=1e4 if is_llama else None),
     }
@@ -229,22 +260,23 @@ def _bias(fields: _Fields, *, has_mlp_bias: bool) -> bool:
     return attention
 
 
-def _rope(fields: _Fields, default_base: float | None) -> dict[str, Any]:
-    """Both versions of transformers: rope_parameters of 5, rope_theta and rope_scaling of 4."""
+def _rope(fields: _Fields, default_base: float | None, default_fraction: float | None = None) -> dict[str, Any]:
+    """Both versions of transformers: rope_parameters of 5; rope_theta, rope_scaling, and GPT-NeoX's own names, of 4.
+
+    A class of which a part of each head rotates has a ``default_fraction``.
+    """
     newer, older = dict(fields.take("rope_parameters", {})), dict(fields.take("rope_scaling", {}))
-    bases = {float(base) for base in (fields.take("rope_theta"), newer.pop("rope_theta", None)) if base is not None}
-    if not bases and default_base is not None:
-        bases = {default_base}
-    if len(bases) != 1:
-        raise ModelImportError(
-            f"{fields.where}: rope_theta: {' and '.join(map(str, sorted(bases))) or 'missing'}; give one value"
-        )
+    base = _one_value(fields, "rope_theta", ("rope_theta", "rotary_emb_base"), newer, default_base)
+    section: dict[str, Any] = {"position_embedding": "rope", "rope_base": base}
+    if default_fraction is not None:
+        turned = ("partial_rotary_factor", "rotary_pct")
+        older.pop("partial_rotary_factor", None)
+        section["rotary_fraction"] = _one_value(fields, "rotary_pct", turned, newer, default_fraction)
     if newer and older and newer != older:
         raise ModelImportError(f"{fields.where}: rope_parameters {newer} and rope_scaling {older}; give one of them")
     scaling = newer or older
     kind = scaling.pop("rope_type", None) or scaling.pop("type", None) or "default"
     scaling.pop("type", None)
-    section: dict[str, Any] = {"position_embedding": "rope", "rope_base": bases.pop()}
     if kind == "llama3":
         names = {
             "factor": "factor",
@@ -260,10 +292,26 @@ def _rope(fields: _Fields, default_base: float | None) -> dict[str, Any]:
     return section
 
 
+def _one_value(
+    fields: _Fields, key: str, names: tuple[str, ...], newer: dict[str, Any], default: float | None
+) -> float:
+    """Return what all of ``names`` say that are there, in the file or in its ``newer`` rope_parameters."""
+    found = {
+        float(value) for name in names for value in (fields.take(name), newer.pop(name, None)) if value is not None
+    }
+    if not found and default is not None:
+        return default
+    if len(found) != 1:
+        raise ModelImportError(
+            f"{fields.where}: {key}: {' and '.join(map(str, sorted(found))) or 'missing'}; give one value"
+        )
+    return found.pop()
+
+
 def _refuse_windows(fields: _Fields, name: str) -> None:
     """Refuse every key by which a layer would not attend to all that is before."""
     window = fields.take("sliding_window")
-    if window is not None and name not in (QWEN3_CLASS, QWEN3_MOE_CLASS):  # those have use_sliding_window
+    if window is not None and name not in (QWEN2_CLASS, QWEN3_CLASS, QWEN3_MOE_CLASS):  # those have use_sliding_window
         raise fields.refuse("sliding_window", window, "only layers that attend to all before can be imported")
     kinds = set(fields.take("layer_types", []))
     if kinds - {"full_attention"}:

@@ -13,9 +13,9 @@ from functools import partial
 
 import torch
 
+from gptdist.config.exportable import GPT2_CLASS, MIXTRAL_CLASS, NEOX_CLASS, huggingface_class
 from gptdist.config.model import ModelConfig
 from gptdist.errors import ExportError, ModelImportError
-from gptdist.model.hf_config import GPT2_CLASS, MIXTRAL_CLASS, huggingface_class
 
 Split = Callable[[torch.Tensor], list[torch.Tensor]]
 Join = Callable[[list[torch.Tensor]], torch.Tensor]
@@ -89,6 +89,12 @@ def from_huggingface(config: ModelConfig, get: Callable[[str], torch.Tensor]) ->
         yield name, _scaled(config, name, tensor, inverse=True)
 
 
+def tied_names(config: ModelConfig) -> tuple[str, str]:
+    """Return what the output matrix and the embedding are called, which are one where embeddings are tied."""
+    names = (_rule(config, name).names[0] for name in ("output_layer.weight", "embedding.word_embeddings.weight"))
+    return next(names), next(names)
+
+
 def _scaled(config: ModelConfig, name: str, tensor: torch.Tensor, *, inverse: bool) -> torch.Tensor:
     """Put muP's multipliers into weights, as other tools have none: logits' into the last norm, scores' into queries.
 
@@ -157,7 +163,7 @@ def _layer_shapes(config: ModelConfig, number: int) -> dict[str, tuple[int, ...]
         shapes |= {f"{norm}.{part}": (config.head_size,) for norm in heads_norms for part in _norm_parts(config)}
     for name, shape in linears.items():
         shapes[f"{name}.weight"] = shape
-        if config.add_bias:
+        if config.add_bias or (config.add_qkv_bias and name == "self_attention.linear_qkv"):
             shapes[f"{name}.bias"] = shape[:1]
     return shapes
 
@@ -186,7 +192,7 @@ def _shape(config: ModelConfig, name: str) -> tuple[int, ...] | None:
 
 def _rule(config: ModelConfig, name: str) -> _Rule:
     """The rule of one logical tensor, its layer number filled in."""
-    rules = _gpt2_rule if huggingface_class(config) == GPT2_CLASS else _llama_rule
+    rules = {GPT2_CLASS: _gpt2_rule, NEOX_CLASS: _neox_rule}.get(huggingface_class(config), _llama_rule)
     if not name.startswith(_LAYER_PREFIX):
         return rules(config, name, "")
     number, _, inner = name.removeprefix(_LAYER_PREFIX).partition(".")
@@ -217,6 +223,26 @@ def _gpt2_rule(config: ModelConfig, name: str, layer: str) -> _Rule:
     if module in linears and part == "weight":
         return _Rule(names, lambda tensor: [tensor.T], lambda parts: parts[0].T)
     return _Rule(names, _as_is, _only)
+
+
+def _neox_rule(config: ModelConfig, name: str, layer: str) -> _Rule:
+    """GPT-NeoX: queries, keys and values of a head lie side by side as they do here, so everything is copied."""
+    module, _, part = name.rpartition(".")
+    outer = {
+        "embedding.word_embeddings": "gpt_neox.embed_in",
+        "decoder.final_layernorm": "gpt_neox.final_layer_norm",
+        "output_layer": "embed_out",
+    }
+    inner = {
+        "input_layernorm": "input_layernorm",
+        "pre_mlp_layernorm": "post_attention_layernorm",
+        "self_attention.linear_qkv": "attention.query_key_value",
+        "self_attention.linear_proj": "attention.dense",
+        "mlp.linear_fc1": "mlp.dense_h_to_4h",
+        "mlp.linear_fc2": "mlp.dense_4h_to_h",
+    }
+    target = f"gpt_neox.layers.{layer}.{inner[module]}" if layer else outer[module]
+    return _Rule((f"{target}.{part}",), _as_is, _only)
 
 
 def _llama_rule(config: ModelConfig, name: str, layer: str) -> _Rule:

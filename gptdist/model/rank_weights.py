@@ -90,7 +90,8 @@ class RankWeights:
             joined = query + 2 * key
             self.matrices.append(Matrix(joined * hidden // parts, joined, hidden, maps=3, map_rows=query))
             self.matrices.append(Matrix(hidden * query // parts, hidden, query))
-            self.vectors += norm + ([joined // parts, hidden] if model.add_bias else [])
+            self.vectors += norm + ([joined // parts] if model.has_qkv_bias else [])
+            self.vectors += [hidden] if model.add_bias else []
             self.vectors += [sizes.head_size] * (2 * _values_of_norm(model)) if model.qk_norm else []
         if model.has_experts(layer):
             self.vectors += norm

@@ -23,6 +23,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "gpt2-qk-norm": GPT2 | HIDDEN_DROPOUT | {"qk_norm": True, "activation": "gelu"},
     "gpt2-banded": GPT2 | {"local_attention_window": 5},
     "llama": LLAMA,
+    "neox": GPT2 | {"position_embedding": "rope", "rotary_fraction": 0.5},
     "llama-dropout": LLAMA | DROPOUT,
     "llama-learned": LLAMA | {"position_embedding": "learned"},
     "modern": MODERN,

@@ -51,6 +51,23 @@ def test_layout_equals_one_rank(folder: Path, reference, layout: TestedLayout, m
     assert_same_training(_train(folder, layout, model), reference[model])
 
 
+OTHER_FAMILIES = {
+    "qwen2": LLAMA | {"add_qkv_bias": True},
+    "neox": GPT2 | {"position_embedding": "rope", "rotary_fraction": 0.5, "activation": "gelu"},
+}
+
+
+@pytest.mark.parametrize("model", OTHER_FAMILIES)
+def test_biases_of_queries_alone_and_partly_turned_heads_are_split(folder: Path, model: str) -> None:
+    layouts = (ONE_RANK, TestedLayout(2, 1, 2, sequence_parallel=True))
+    section = OTHER_FAMILIES[model]
+    runs = [
+        run_tree(folder, model=section, run_dir=str(folder / f"{model}-{one}"), **one.sections()) for one in layouts
+    ]
+    expected, seen = (train_on(one, tree) for one, tree in zip(layouts, runs, strict=True))
+    assert_same_training(seen, expected)
+
+
 @pytest.mark.parametrize("layout", [LAYOUTS[2], LAYOUTS[4], LAYOUTS[6]], ids=str)
 def test_dropout_is_the_same_on_every_number_of_replicas(folder: Path, layout: TestedLayout) -> None:
     """Masks depend on the samples; attention weights are split by tensor parallelism, so only hidden ones there."""

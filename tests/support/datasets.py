@@ -176,6 +176,7 @@ def run_tree(folder: Path, **changes: Any) -> dict[str, Any]:
         "schedule": {"warmup_steps": 2},
         "intervals": {"log_steps": 1, "eval_steps": 100, "save_steps": 100},
         "telemetry": {"tensorboard": False},
+        "checkpoints": {"exportable": False},  # tests train models of every kind
     }
     for section, values in changes.items():
         tree[section] = {**tree.get(section, {}), **values} if isinstance(values, dict) else values

@@ -179,9 +179,8 @@ def test_a_replay_that_is_refused_says_why(tmp_path: Path) -> None:
 
 
 def test_a_model_without_counterpart_is_told_and_is_no_failure(tmp_path: Path) -> None:
-    phase = rehearse_phases._exported(
-        _prepared(tmp_path, ABSENT | {"model": LLAMA | {"position_embedding": "learned"}})
-    )
+    learned = {"model": LLAMA | {"position_embedding": "learned"}, "checkpoints": {"exportable": False}}
+    phase = rehearse_phases._exported(_prepared(tmp_path, ABSENT | learned))
     assert phase.status == "none"
     assert phase.text.startswith("model.position_embedding: learned has no counterpart in LlamaForCausalLM")
 

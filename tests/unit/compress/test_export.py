@@ -58,6 +58,8 @@ MUP = {"init": "mup", "mup_base_hidden_size": 16, "mup_base_head_size": 2}
         partial(llama, tie_embeddings=False, kv_channels=12),
         partial(llama, rope_scaling=SCALING, **MUP),
         partial(llama, qk_norm=True),
+        partial(llama, add_qkv_bias=True),
+        partial(trained, position_embedding="rope", rotary_fraction=0.5),
         partial(llama, qk_norm=True, tie_embeddings=False, rope_scaling=SCALING, **MUP),
     ],
 )

@@ -36,6 +36,13 @@ SECTIONS = {
     | {"add_bias": True, "num_query_groups": 4, "rope_base": 5e5}
     | {"rope_scaling": {"factor": 4.0, "original_seq_length": 16}},
     "qwen3": QWEN3,
+    "qwen2": LLAMA | {"add_qkv_bias": True, "kv_channels": 12},
+    "neox": {"position_embedding": "rope", "rotary_fraction": 0.5, "rope_base": 5e5, "activation": "gelu"},
+    "neox-untied-scaled": {
+        "position_embedding": "rope",
+        "tie_embeddings": False,
+        "rope_scaling": {"factor": 4.0, "original_seq_length": 16},
+    },
     "mixtral": LLAMA | {"moe": {"num_experts": 4}},
     "qwen3-moe": QWEN3 | {"moe": {"num_experts": 3, "every_n_layers": 2, "ffn_hidden_size": 20}},
 }
@@ -277,6 +284,42 @@ def test_gpt2s_own_switches_are_refused_by_name(tmp_path: Path) -> None:
         else:
             _refused(out, message)
         (out / "config.json").write_text(whole)
+
+
+NEOX_REFUSED = [
+    ({"use_parallel_residual": "gone"}, r"use_parallel_residual: True has no counterpart here; only false"),
+    ({"attention_bias": False}, r"attention_bias: False has no counterpart here; only true can be imported"),
+    ({"hidden_act": "relu"}, r"hidden_act: relu has no counterpart here; use one of gelu_new"),
+    ({"rotary_pct": 0.5}, r"rotary_pct: 0.25 and 0.5; give one value"),
+    ({"rotary_emb_base": 7.0}, r"rope_theta: 7.0 and 10000.0; give one value"),
+]
+
+
+def test_neox_is_read_as_transformers_wrote_it(tmp_path: Path) -> None:
+    """In the words of either version of transformers, and under the name that the output matrix has in memory."""
+    torch.manual_seed(5)
+    config = transformers.GPTNeoXConfig(
+        vocab_size=61, hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=32, use_parallel_residual=False, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    folder = tmp_path / "hf"
+    transformers.GPTNeoXForCausalLM(config).save_pretrained(folder)
+    _import(folder, tmp_path / "a")
+    whole = (folder / "config.json").read_text()
+    _edit_json(folder / "config.json", rope_parameters="gone", rotary_pct=0.25, rotary_emb_base=10000)
+    state = load_file(folder / "model.safetensors")
+    renamed = {name.replace("embed_out.", "lm_head."): tensor for name, tensor in state.items()}
+    renamed["gpt_neox.layers.0.attention.masked_bias"] = torch.tensor(-1e9)
+    save_file(renamed, folder / "model.safetensors", metadata={"format": "pt"})
+    _import(folder, tmp_path / "b", is_compared=False)
+    readers = [CheckpointReader(tmp_path / name) for name in "ab"]
+    assert _model_of(readers[0]).rotary_fraction == 0.25
+    assert _model_of(readers[0]) == _model_of(readers[1])
+    assert all(torch.equal(*(reader.weight(name) for reader in readers)) for name in readers[0].tensor_names)
+    for changes, message in NEOX_REFUSED:
+        (folder / "config.json").write_text(whole)
+        _edit_json(folder / "config.json", **changes)
+        _refused(folder, message)
 
 
 def test_another_model_than_the_configs_is_refused(folder: Path, tmp_path: Path, capsys) -> None:

@@ -23,6 +23,18 @@ MODELS = {
     "llama-mha-untied": lambda: llama(num_query_groups=None, tie_embeddings=False),
     "llama-mqa-wide-heads": lambda: llama(num_query_groups=1, kv_channels=12),
     "llama-biases-epsilon": lambda: llama(add_bias=True, norm_epsilon=1e-2),
+    "neox-partial-untied-gelu": lambda: trained(
+        position_embedding="rope", rotary_fraction=0.25, tie_embeddings=False, activation="gelu", rope_base=5e5
+    ),
+    "neox-scaled-mup": lambda: trained(
+        position_embedding="rope",
+        rotary_fraction=0.5,
+        rope_scaling={"factor": 4.0, "original_seq_length": 16},
+        init="mup",
+        mup_base_hidden_size=16,
+        mup_base_head_size=2,
+    ),
+    "qwen2-wide-heads": lambda: llama(add_qkv_bias=True, kv_channels=12),
     "mixtral": lambda: llama(moe={"num_experts": 4}, tie_embeddings=False),
     "qwen3-moe": lambda: llama(
         qk_norm=True,
@@ -113,6 +125,11 @@ WRONG_SETTINGS = {
     "gelu": (trained(activation="gelu"), {"activation_function": "gelu_new"}),
     "layernorm-epsilon": (trained(norm_epsilon=1e-3), {"layer_norm_epsilon": 1e-5}),
     "rmsnorm-epsilon": (llama(norm_epsilon=1e-3), {"rms_norm_eps": 1e-6}),
+    "rotary-fraction": (
+        trained(position_embedding="rope", rotary_fraction=0.5),
+        {"rotary_pct": 0.25, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
+    ),
+    "parallel-residual": (trained(position_embedding="rope"), {"use_parallel_residual": True}),
     "rope-base": (llama(), {"rope_theta": 1e4, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}),
 }
 

@@ -117,6 +117,7 @@ def test_a_run_is_refused_before_it_starts() -> None:
         "batch": {"global_batch_size": 2, "micro_batch_size": 2},
         "training": {"train_steps": 1, "device": "cpu"},
         "memory": {"recompute": "budget", "activation_bytes": 1000},
+        "checkpoints": {"exportable": False},
     }
     (problem,) = problems_of(tree)
     least = least_bytes(StageActivations.of(MODEL, ONE_RANK, SHARE, 0))

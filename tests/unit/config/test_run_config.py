@@ -214,6 +214,21 @@ EXPERTS = [
         (["optimizer.weight_decay=-0.1"], "optimizer.weight_decay: must be at least 0, got -0.1"),
         (["model.init=mup"], "model.mup_base_hidden_size: missing; init mup needs the width that the learning rate"),
         (["model.mup_base_hidden_size=64"], "model.mup_base_hidden_size: belongs to init mup, not gpt2; remove it"),
+        (
+            ["model.position_embedding=rope", "model.rotary_fraction=0.1"],
+            "model.rotary_fraction: 0.1 of a head of 8 are 0 values; rotary positions turn pairs: choose a fraction",
+        ),
+        (["model.rotary_fraction=1.5"], "model.rotary_fraction: must be above 0 and at most 1, got 1.5"),
+        (
+            ["model.rotary_fraction=0.5"],
+            "model.rotary_fraction: belongs to position_embedding rope, not learned; remove it",
+        ),
+        (["model.add_qkv_bias=true"], "model.add_qkv_bias: add_bias has these biases already; remove one of the two"),
+        (
+            ["model.normalization=rmsnorm", "checkpoints.exportable=true"],
+            "model.normalization: rmsnorm has no counterpart in GPT2LMHeadModel, the nearest Hugging Face class; use "
+            "layernorm, or checkpoints.exportable false to train it anyway",
+        ),
         (["model.local_attention_window=0"], "model.local_attention_window: must be at least 1, got 0"),
         (
             ["model.rope_scaling.factor=2.0"],

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
+from gptdist.config.exportable import export_problems, huggingface_class
 from gptdist.config.other_layout import other_layout
 from gptdist.config.run import RunConfig
 from gptdist.config.shrink import Materials, SmallRun, shrink
 from gptdist.config.shrink_axes import Axes, small_axes
 from gptdist.config.source import apply_overrides, read_tree
 from gptdist.errors import ConfigError
-from gptdist.model.hf_config import export_problems, huggingface_class
 from tests.support.ranks import repository
 
 PRESETS = sorted(path.stem for path in (repository() / "configs" / "models").glob("*.yaml"))
@@ -42,8 +42,10 @@ LAYOUTS = {
     ),
     "experts": (64, ["parallel.expert_parallel_size=4", "parallel.tensor_parallel_size=2"]),
 }
+ANY_MODEL = "checkpoints.exportable=false"
 SWITCHES = (
     *("position_embedding", "rope_base", "normalization", "norm_epsilon", "qk_norm", "activation", "add_bias"),
+    "add_qkv_bias",
     *("tie_embeddings", "attention_dropout", "hidden_dropout", "init", "init_std"),
 )
 
@@ -323,7 +325,7 @@ def test_pruned_layers_stay_pruned() -> None:
         "{layers: 8, num_attention_heads: 16, num_query_groups: 4}, {layers: 8, ffn_hidden_size: 4096}]"
     )
     for overrides in ([], ["parallel.tensor_parallel_size=4"], ["parallel.pipeline_parallel_size=8"]):
-        config = _config(shapes, *overrides)
+        config = _config(ANY_MODEL, shapes, *overrides)
         small = _small(config, 64).config
         common, found = small.model.common_shape, small.model.shapes()
         assert (found[0].ffn, found[1].heads) == (0, 0)
@@ -333,13 +335,13 @@ def test_pruned_layers_stay_pruned() -> None:
     three = shapes.replace("{layers: 8, ffn_hidden_size: 0}, ", "").replace(
         "{layers: 8, num_attention_heads: 0}", ("{layers: 16, num_attention_heads: 0}")
     )
-    assert _small(_config(three, "parallel.pipeline_parallel_size=8"), 64).config.model.num_layers == 4
+    assert _small(_config(ANY_MODEL, three, "parallel.pipeline_parallel_size=8"), 64).config.model.num_layers == 4
 
 
 def test_mup_and_windows_keep_their_relations() -> None:
     config = _config(
         *("model.init=mup", "model.mup_base_hidden_size=256", "model.mup_base_head_size=64"),
-        *("model.local_attention_window=1024", "model.moe=null"),
+        *("model.local_attention_window=1024", "model.moe=null", ANY_MODEL),
     )
     model = _small(config, 64).config.model
     assert model.width_multiplier > 4
@@ -350,6 +352,7 @@ def test_mup_and_windows_keep_their_relations() -> None:
 
 def test_experts_in_every_second_layer() -> None:
     config = _config(
+        ANY_MODEL,
         "model.moe={num_experts: 64, experts_per_token: 1, every_n_layers: 4, normalize_weights: false}",
     )
     model = _small(config, 64).config.model

@@ -6,10 +6,11 @@ import sys
 import pytest
 import torch
 
+from gptdist.config.exportable import export_problems, huggingface_class
 from gptdist.config.model import ModelConfig
 from gptdist.errors import ExportError, ModelImportError
 from gptdist.model.arithmetic import num_parameters
-from gptdist.model.hf_config import export_problems, generation_config, huggingface_class, huggingface_config
+from gptdist.model.hf_config import generation_config, huggingface_config
 from gptdist.model.hf_names import from_huggingface, huggingface_shapes, logical_shapes, to_huggingface
 
 SIZES = {"num_layers": 2, "hidden_size": 24, "num_attention_heads": 4, "seq_length": 16, "vocab_size": 50}
@@ -28,6 +29,7 @@ def changed(config: ModelConfig, **values: object) -> ModelConfig:
     return ModelConfig(**(config.tree() | values))
 
 
+NEOX = changed(GPT2, position_embedding="rope")
 CONFIGS = {
     "gpt2": GPT2,
     "gpt2-untied-gelu": changed(GPT2, tie_embeddings=False, activation="gelu", ffn_hidden_size=40),
@@ -38,6 +40,10 @@ CONFIGS = {
     "qwen3-mup": changed(LLAMA, qk_norm=True, init="mup", mup_base_hidden_size=6, mup_base_head_size=24),
     "mixtral": changed(LLAMA, moe={"num_experts": 4}),
     "qwen3-moe": changed(LLAMA, qk_norm=True, moe={"num_experts": 3, "every_n_layers": 2, "ffn_hidden_size": 20}),
+    "neox-partial-untied": changed(NEOX, rotary_fraction=1 / 3, tie_embeddings=False, ffn_hidden_size=40),
+    "neox-mup": changed(NEOX, init="mup", mup_base_hidden_size=12, mup_base_head_size=24, activation="gelu"),
+    "qwen2-wide-heads": changed(LLAMA, add_qkv_bias=True, kv_channels=10),
+    "qwen2-mup": changed(LLAMA, add_qkv_bias=True, init="mup", mup_base_hidden_size=6, mup_base_head_size=24),
     "llama-biases-wide-heads": changed(LLAMA, add_bias=True, kv_channels=10, num_query_groups=1),
 }
 
@@ -99,6 +105,22 @@ def test_llama_fields() -> None:
     assert (fields["attention_bias"], fields["mlp_bias"], fields["dtype"]) == (False, False, "bfloat16")
 
 
+def test_neox_fields() -> None:
+    fields = huggingface_config(CONFIGS["neox-partial-untied"], eod_id=49)
+    assert fields["architectures"] == ["GPTNeoXForCausalLM"]
+    assert fields["use_parallel_residual"] is False
+    assert (fields["rotary_pct"], fields["rotary_emb_base"]) == (1 / 3, 10_000.0)
+    assert fields["rope_parameters"]["partial_rotary_factor"] == 1 / 3
+    assert (fields["hidden_act"], fields["intermediate_size"]) == ("gelu_new", 40)
+
+
+def test_qwen2_fields() -> None:
+    fields = huggingface_config(CONFIGS["qwen2-wide-heads"], eod_id=49)
+    assert (fields["architectures"], fields["model_type"]) == (["Qwen2ForCausalLM"], "qwen2")
+    assert (fields["head_dim"], fields["use_sliding_window"]) == (10, False)
+    assert not {"attention_bias", "mlp_bias"} & fields.keys()
+
+
 def test_scaled_frequencies_are_told_to_both_versions_of_transformers() -> None:
     fields = huggingface_config(CONFIGS["llama-scaled"], eod_id=49)
     scaling = {
@@ -123,7 +145,13 @@ REFUSED = [
     (changed(GPT2, num_query_groups=2), r"model.num_query_groups: 2 .*; use 4, the number of heads"),
     (changed(GPT2, kv_channels=8), r"model.kv_channels: 8 .*; use a hidden_size of 32, which is heads x head size"),
     (changed(GPT2, activation="swiglu"), r"model.activation: swiglu .*; use gelu_tanh or gelu"),
-    (changed(GPT2, position_embedding="rope"), r"model.position_embedding: rope .*; use learned"),
+    (changed(NEOX, num_query_groups=2), r"model.num_query_groups: 2 .* GPTNeoXForCausalLM.*; use 4, the number"),
+    (changed(NEOX, add_bias=False), r"model.add_bias: false has no counterpart in GPTNeoXForCausalLM.*; use true"),
+    (changed(NEOX, qk_norm=True), r"model.qk_norm: true has no counterpart in GPTNeoXForCausalLM.*; use false"),
+    (changed(LLAMA, rotary_fraction=1 / 3), r"model.rotary_fraction: 0.3.* has no counterpart in Llama.*; use 1"),
+    (changed(LLAMA, add_qkv_bias=True, normalization="layernorm"), r"normalization: layernorm .* Qwen2ForCausalLM"),
+    (changed(LLAMA, add_qkv_bias=True, moe={"num_experts": 4}), r"model.add_qkv_bias: true .* Mixtral.*; use false"),
+    (changed(LLAMA, add_qkv_bias=True, qk_norm=True), r"model.(add_qkv_bias|qk_norm): true .*; use false"),
     (changed(LLAMA, position_embedding="learned"), r"model.position_embedding: learned .* LlamaForCausalLM.*use rope"),
     (changed(LLAMA, normalization="layernorm"), r"model.normalization: layernorm .*; use rmsnorm"),
     (changed(LLAMA, activation="gelu"), r"model.activation: gelu .*; use swiglu"),

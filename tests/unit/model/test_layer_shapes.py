@@ -1,5 +1,6 @@
 """A model with layers of different shapes: counts by hand and as built, and a twin made of transformers' layers."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -8,10 +9,13 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP
 
+from gptdist.config.exportable import export_problems
+from gptdist.config.vocabulary import padded_vocab_size
+from gptdist.mesh.layout import Layout
 from gptdist.model.arithmetic import flops_per_token, num_active_parameters, num_parameters
-from gptdist.model.hf_config import export_problems
 from gptdist.model.hf_names import logical_shapes
 from gptdist.model.parameters import matrices_of
+from gptdist.model.rank_weights import RankWeights
 from tests.unit.compress.small_models import TrainedModel, llama, megatron_model, trained
 
 SHAPES = (
@@ -25,8 +29,15 @@ LOGIT_TOLERANCE = 2e-5
 """fp32, sums in another order; logits reach 20."""
 
 
+NEOX = {"position_embedding": "rope", "rotary_fraction": 0.25}
+
+
 @pytest.mark.parametrize("qk_norm", [False, True])
-@pytest.mark.parametrize("made", [trained, llama])
+@pytest.mark.parametrize(
+    "made",
+    [trained, llama, partial(llama, add_qkv_bias=True), partial(trained, **NEOX)],
+    ids=["gpt2", "llama", "qwen2", "neox"],
+)
 def test_as_many_values_as_the_built_model_holds(made: Any, qk_norm: bool) -> None:
     model: TrainedModel = made(**PRUNED, qk_norm=qk_norm)
     shapes = logical_shapes(model.config)
@@ -37,6 +48,9 @@ def test_as_many_values_as_the_built_model_holds(made: Any, qk_norm: bool) -> No
     assert shapes.keys() == built.keys()
     total = sum(torch.Size(shape).numel() for shape in shapes.values())
     assert total == num_parameters(model.config) == num_active_parameters(model.config)
+    padding = padded_vocab_size(model.config.vocab_size, 1) - model.config.vocab_size
+    planned = RankWeights.of(model.config, Layout(1, 1, 1, 1), 0).num_values
+    assert planned == total + padding * model.config.hidden_size
 
 
 def test_flops_are_those_of_each_layers_matrices_and_heads() -> None:
@@ -126,7 +140,6 @@ def test_export_names_what_no_class_has() -> None:
     (problem,) = export_problems(llama(**PRUNED).config)
     assert problem == (
         "model.layer_shapes: another shape in 4 of 4 layers has no counterpart in LlamaForCausalLM, the nearest "
-        "Hugging Face class; use null, which gives all layers the model's shape; training and resume do not need a "
-        "counterpart"
+        "Hugging Face class; use null, which gives all layers the model's shape"
     )
     assert export_problems(llama(layer_shapes=({"layers": 2, "ffn_hidden_size": 40},)).config) == []
