@@ -55,6 +55,9 @@ class TrainingConfig(Section):
     """A checkpoint (run or step folder, such as an imported or averaged one) whose weights the run begins with, at step
     0 and without moments; relative to the working folder. Only a run without checkpoints looks at it."""
 
+    keep_zeros: bool = False
+    """Hold weights of linear matrices at zero that are zero when the run begins, as pruning leaves them."""
+
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """``auto`` takes CUDA where there is one."""
 
@@ -221,6 +224,22 @@ class RunConfig(Section):
             )
         return bad
 
+    def _muon_problems(self) -> list[str]:
+        """Return what does not go with updates that are orthogonal matrices."""
+        if self.optimizer.kind != "muon":
+            return []
+        bad = []
+        if self.model.init == "mup":
+            bad.append(
+                "optimizer.kind: mup's learning rates are for adamw and lion, not muon; use model.init gpt2 or small"
+            )
+        if self.training.keep_zeros:
+            bad.append(
+                "training.keep_zeros: muon's updates move every weight of a matrix; use optimizer.kind adamw, lion or "
+                "adafactor"
+            )
+        return bad
+
     def problems(self, world_size: int | None = None) -> list[str]:
         """Return every reason why the run cannot be trained; looks at no disk and no GPU.
 
@@ -238,10 +257,7 @@ class RunConfig(Section):
         bad += self.schedule.problems(self.training.train_steps, 1 if batch_problems else self.train_tokens)
         bad += self.memory.problems(self.model.num_layers) + self.intervals.problems() + self.launch.problems()
         bad += self._split_expert_problems()
-        if self.optimizer.kind == "muon" and self.model.init == "mup":
-            bad.append(
-                "optimizer.kind: mup's learning rates are for adamw and lion, not muon; use model.init gpt2 or small"
-            )
+        bad += self._muon_problems()
         bad += self.training.early_stopping_problems(self.intervals.eval_steps)
         bad += generation_problems(self.generation, self.intervals.sample_steps, self.model.seq_length)
         bad += self.telemetry.problems() + self.data.loss_mask.problems(self.model.vocab_size)

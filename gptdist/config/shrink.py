@@ -127,7 +127,8 @@ def shrink(config: RunConfig, world_size: int, materials: Materials, *, ranks: i
 
 def _training(config: RunConfig, course: Course, materials: Materials) -> dict[str, Any]:
     training = config.training
-    changed: dict[str, Any] = {"train_steps": course.train_steps, "init_from": None, "device": "cpu"}
+    changed: dict[str, Any] = {"train_steps": course.train_steps, "init_from": None, "keep_zeros": False}
+    changed["device"] = "cpu"
     if training.precision == "auto" and training.device == "cuda":
         changed["precision"] = "bf16"  # what auto is there
     if training.precision == "fp16" and not materials.has_fp16:
@@ -236,6 +237,8 @@ def _left_out(config: RunConfig, small: RunConfig) -> list[str]:
         lines.append("memory.nvme_path: nothing is swapped to a disk; what would be stays in memory")
     if config.training.init_from is not None:
         lines.append(f"training.init_from: weights of {config.training.init_from} do not fit the small model")
+    if config.training.keep_zeros:
+        lines.append("training.keep_zeros: the small model has no zeros to hold")
     if config.launch.time_limit_minutes is not None:
         lines.append("launch.time_limit_minutes: no time limit")
     if config.training.precision == "auto" and config.training.device == "auto":

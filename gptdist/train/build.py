@@ -51,6 +51,7 @@ from gptdist.train.run import Run, TrainState
 from gptdist.train.sampler import Sampler
 from gptdist.train.stop_signal import StopSignal
 from gptdist.train.swap_folder import parameter_bytes
+from gptdist.train.zeros import hold_zeros, zeros_to_hold
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +98,7 @@ def build(
         fragments.torch_optimizer.attach(fragments, mesh, config.model)
     peak = peak_flops(device)
     state = restore(config, fragments, identity, data, mesh)
+    state.zeros = zeros_to_hold(fragments, mesh, state) if config.training.keep_zeros else {}
     ledger = Ledger(config.folder) if mesh.is_lead else None  # which may have come with the checkpoint
     engine.stage.share_embedding()
     # megatron-core asks for a seeded generator even where nothing is dropped, and an evaluation may come first.
@@ -188,6 +190,8 @@ def build_model(config: RunConfig, mesh: Mesh, device: Device) -> LanguageModel:
         seed_layers(model)
     if config.parallel.sequence_parallel:
         sum_partial_gradients(model, mesh)
+    if config.training.keep_zeros:
+        hold_zeros(model)
     return model
 
 

@@ -25,6 +25,7 @@ from gptdist.train.schedule import Position, learning_rate
 from gptdist.train.skip import guarded_update, record_skip
 from gptdist.train.spent import take_spent
 from gptdist.train.stop_signal import StopReason
+from gptdist.train.zeros import zeros_now
 
 logger = logging.getLogger(__name__)
 
@@ -236,7 +237,7 @@ def save(run: Run, *, is_final: bool = False) -> None:
     Collective: every rank calls it.
     """
     state = run.state
-    proof = proof_now(run)
+    proof, zeros = proof_now(run), zeros_now(run)
     run.saver.save(
         Progress(
             step=state.step,
@@ -251,6 +252,7 @@ def save(run: Run, *, is_final: bool = False) -> None:
             guards=state.guards.record(),
             initial_weights=state.initial_weights,
             proof=proof,
+            zeros=zeros,
         ),
         **ledger_facts(proof),
     )

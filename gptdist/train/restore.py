@@ -39,8 +39,8 @@ def restore(
     if manifest is not None:
         return TrainState.of(manifest.progress)
     initial = InitialWeights(config, identity)
-    load_agreed(initial.choose, fragments, mesh, initial.load)
-    return TrainState(initial_weights=initial.source)
+    begun = load_agreed(initial.choose, fragments, mesh, initial.load)
+    return TrainState(initial_weights=initial.source, zeros={} if begun is None else dict(begun.progress.zeros))
 
 
 def load_agreed(

@@ -77,6 +77,9 @@ class TrainState:
     lowest: LowestLoss | None = None
     guards: GuardState = field(default_factory=GuardState)
     initial_weights: SourceRecord | None = None
+    zeros: dict[str, int] = field(default_factory=dict)
+    """How many weights of each linear matrix are held at zero."""
+
     recent: list[StepRecord] = field(default_factory=list)
     """Steps for the next checkpoint's proof."""
 
@@ -100,6 +103,7 @@ class TrainState:
             lowest=progress.lowest,
             guards=GuardState.of(progress.guards),
             initial_weights=progress.initial_weights,
+            zeros=dict(progress.zeros),
             recent=[] if progress.proof is None else list(progress.proof.steps),
             saved_step=progress.step,
             saved_by=None if progress.proof is None else progress.proof.attempt,

@@ -187,6 +187,10 @@ EXPERTS = [
         ),
         (["optimizer.kind=sgd"], "optimizer.kind: input should be 'adamw'"),
         (["optimizer.kind=lion", "optimizer.eps=1e-8"], "optimizer.eps: belongs to kind adamw, not lion; remove it"),
+        (
+            ["optimizer.kind=muon", "training.keep_zeros=true"],
+            "training.keep_zeros: muon's updates move every",
+        ),
         (["optimizer.muon_momentum=0.9"], "optimizer.muon_momentum: belongs to kind muon, not adamw; remove it"),
         (["optimizer.kind=muon", "optimizer.muon_momentum=1.0"], "optimizer.muon_momentum: must be at least 0 and bel"),
         (["optimizer.kind=muon", "optimizer.moment_precision=bf16"], "optimizer.moment_precision: muon keeps its mom"),

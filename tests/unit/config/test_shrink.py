@@ -246,7 +246,11 @@ def test_nothing_of_the_real_run_is_touched() -> None:
     config = _config(
         *("checkpoints.remote={url: 's3://bucket/runs', keep: {last: 1}}", "telemetry.wandb={project: p}"),
         "checkpoints.protection={encrypt: true, key_path: k, signing_key_path: s, trusted_key_path: t}",
-        *("training.init_from=runs/base", "data.loss_mask={ignore_tokens: [128001, '<pad>']}"),
+        *(
+            "training.init_from=runs/base",
+            "training.keep_zeros=true",
+            "data.loss_mask={ignore_tokens: [128001, '<pad>']}",
+        ),
         *("memory={offload_optimizer: nvme, nvme_path: /scratch}", "parallel.zero_stage=3"),
         "data.validation=[{name: news, path: d/news, split: train, samples: 500}]",
     )
@@ -257,12 +261,13 @@ def test_nothing_of_the_real_run_is_touched() -> None:
     assert now.checkpoints.protection.encrypt
     assert now.telemetry.wandb is None
     assert now.training.init_from is None
+    assert not now.training.keep_zeros
     assert now.checkpoints.protection.signing_key_path == "/work-folder/keys/private.pem"
     assert now.memory.offload_optimizer == "cpu"
     assert now.data.loss_mask.ignore_tokens == ("<|endoftext|>",)
     assert [line.split(":")[0] for line in small.left_out] == [
         *("telemetry.wandb", "checkpoints.remote", "checkpoints.protection", "memory.nvme_path"),
-        *("training.init_from", "training.precision"),
+        *("training.init_from", "training.keep_zeros", "training.precision"),
     ]
     paths = [now.folder, now.data.tokenizer, *(one.path for one in (*now.data.sources, *now.data.validation))]
     assert all(path.is_relative_to("/work-folder") for path in paths)
