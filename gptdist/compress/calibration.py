@@ -41,7 +41,12 @@ class CalibrationOptions:
 
 
 def calibration_sample(
-    config: Mapping[str, Any], chosen: Sequence[Path], options: CalibrationOptions, *, vocab_size: int
+    config: Mapping[str, Any],
+    chosen: Sequence[Path],
+    options: CalibrationOptions,
+    *,
+    vocab_size: int,
+    split: str = TRAIN_SPLIT,
 ) -> np.ndarray:
     """Return token ids [sequences, length], int64: windows of the training splits, mixed as the run mixes them.
 
@@ -50,6 +55,7 @@ def calibration_sample(
         chosen: dataset folders in place of the run's, which count alike.
         options: how many, how long, and which.
         vocab_size: ids are below it.
+        split: to take windows of; those of validation are for comparisons of what the others shaped.
 
     Raises:
         ConfigError: an option is out of its range.
@@ -65,7 +71,7 @@ def calibration_sample(
         if not folder.is_dir():
             advice = "run from the folder the training was started in, or name a dataset with --data"
             raise ExportError(f"data.sources: '{folder}' does not exist; {advice}")
-    datasets = [TokenDataset(folder, TRAIN_SPLIT) for folder in folders]
+    datasets = [TokenDataset(folder, split) for folder in folders]
     tokens = [dataset.num_tokens for dataset in datasets]
     run = None if chosen else RunConfig.from_tree(dict(config), origin="checkpoint")
     order = SampleOrder(

@@ -7,6 +7,7 @@ taken as zero. Channels are the exception, for norms divide by statistics of all
 Letters: h hidden, n heads, g query groups, r = n / g, d head size, f feed-forward width.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -73,17 +74,26 @@ def pruned_config(config: ModelConfig, kept: Kept) -> ModelConfig:
     problems = list(_uncuttable(config, kept))
     if problems:
         raise ConfigError(problems)
-    shapes = [layer.shape for layer in kept.layers]
-    common = shapes[0] if len(set(shapes)) == 1 else config.common_shape
+    return resized(config, [layer.shape for layer in kept.layers], len(kept.hidden))
+
+
+def resized(config: ModelConfig, shapes: Sequence[LayerShape], hidden_size: int) -> ModelConfig:
+    """Return the config with other layers and another width; heads keep their size, experts theirs.
+
+    Raises:
+        ConfigError: no model has this shape.
+    """
+    is_uniform = len(set(shapes)) == 1 and bool(shapes[0].heads and shapes[0].ffn)
+    common = shapes[0] if is_uniform else config.common_shape
     tree: dict[str, Any] = config.tree() | {
         "num_layers": len(shapes),
-        "hidden_size": len(kept.hidden),
+        "hidden_size": hidden_size,
         "num_attention_heads": common.heads,
         "num_query_groups": None if common.groups == common.heads else common.groups,
         "ffn_hidden_size": common.ffn,
-        "layer_shapes": None if len(set(shapes)) == 1 else _runs(shapes),
+        "layer_shapes": None if is_uniform else _runs(shapes),
     }
-    is_default = len(kept.hidden) == common.heads * config.head_size
+    is_default = hidden_size == common.heads * config.head_size
     tree["kv_channels"] = None if is_default else config.head_size
     if config.moe is not None and config.moe.ffn_hidden_size is None:
         tree["moe"] = config.moe.tree() | {"ffn_hidden_size": config.expert_size}
@@ -188,19 +198,26 @@ def _uncuttable(config: ModelConfig, kept: Kept) -> Iterator[str]:
     """Yield why this model cannot be cut so."""
     for layer in kept.layers:
         whole = config.shapes()[layer.layer]
-        each = whole.heads // max(1, whole.groups)
-        of_groups = [sum(head // each == group for head in layer.heads) for group in layer.groups]
+        each = max(1, whole.heads // max(1, whole.groups))
+        counts = Counter(head // each for head in layer.heads)
+        of_groups = [counts[group] for group in layer.groups]
         if sum(of_groups) != len(layer.heads) or len(set(of_groups)) > 1:
             yield (
                 f"layer {layer.layer}: {len(layer.heads)} heads over groups as {of_groups}; "
                 f"keep as many heads of each kept group, and none of the others"
             )
-    if len(kept.layers) == config.num_layers:
-        return
+    if len(kept.layers) < config.num_layers:
+        yield from layer_problems(config)
+
+
+def layer_problems(config: ModelConfig) -> list[str]:
+    """Return why no whole layer of this model can go: those behind it would become layers of another kind."""
+    bad = []
     if config.local_attention_window is not None:
-        yield "model.local_attention_window: every second layer has it, so that no layer can go; keep all layers"
+        bad.append("model.local_attention_window: every second layer has it, so that no layer can go; keep all layers")
     if config.moe is not None and config.moe.every_n_layers > 1:
-        yield (
-            f"model.moe.every_n_layers: experts are in every {config.moe.every_n_layers}th layer, "
+        bad.append(
+            f"model.moe.every_n_layers ({config.moe.every_n_layers}): not every layer has experts, "
             f"so that no layer can go; keep all layers"
         )
+    return bad

@@ -26,6 +26,8 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "gpt2-untied-wide-heads": {"num_layers": 3, "tie_embeddings": False, "kv_channels": 12, "qk_norm": True},
     "llama": LLAMA_SWITCHES | {"num_layers": 3},
     "qwen3-biases-mup": LLAMA_SWITCHES | MUP | {"num_layers": 3, "qk_norm": True, "add_bias": True},
+    "qwen2-untied": LLAMA_SWITCHES | {"num_layers": 3, "add_qkv_bias": True, "tie_embeddings": False},
+    "neox": {"num_layers": 3, "position_embedding": "rope", "rotary_fraction": 0.5, "tie_embeddings": False},
     "llama-biases-mup": LLAMA_SWITCHES | MUP | {"num_layers": 2, "add_bias": True},
     "mixtral": LLAMA_SWITCHES | {"num_layers": 3, "moe": {"num_experts": 3}},
     "shapes": {"num_layers": 4, "layer_shapes": tuple(LayerShapes(**one) for one in SHAPES), "num_query_groups": 2},
@@ -80,10 +82,10 @@ def test_neurons_go_without_a_trace(section: dict[str, Any], megatron_logits: Lo
     assert num_parameters(child.config) == sum(tensor.numel() for tensor in child.weights.values())
 
 
-@pytest.mark.parametrize("section", [SECTIONS[name] for name in ("gpt2", "gpt2-untied-wide-heads", "mixtral")])
-def test_heads_or_groups_go_without_a_trace(section: dict[str, Any], megatron_logits: Logits) -> None:
+@pytest.mark.parametrize("name", ["gpt2", "gpt2-untied-wide-heads", "qwen2-untied", "neox", "mixtral"])
+def test_heads_or_groups_go_without_a_trace(name: str, megatron_logits: Logits) -> None:
     """The second and the last query group of each layer are cut, or of two groups the first."""
-    model = trained(**section)
+    model = trained(**SECTIONS[name])
     size, groups = model.config.head_size, model.config.query_groups
     heads = model.config.num_attention_heads // groups
     stay = (0, 2) if groups == 4 else (1,)
@@ -130,7 +132,7 @@ def test_a_layer_goes_without_a_trace(name: str, megatron_logits: Logits) -> Non
     assert_same(child, silenced(model, ends, without), megatron_logits)
 
 
-@pytest.mark.parametrize("name", ["llama", "llama-biases-mup", "mixtral"])
+@pytest.mark.parametrize("name", ["llama", "qwen2-untied", "llama-biases-mup", "mixtral"])
 def test_silent_channels_go_without_a_trace(name: str, megatron_logits: Logits) -> None:
     """A mean square over fewer channels is larger by h / h', which epsilon and weights of the norms take back."""
     model = trained(**SECTIONS[name])
@@ -187,7 +189,7 @@ def test_parts_of_layers_go(megatron_logits: Logits) -> None:
         ({"local_attention_window": 5}, "model.local_attention_window: every second layer has it"),
         (
             LLAMA_SWITCHES | {"moe": {"num_experts": 2, "every_n_layers": 2}},
-            "model.moe.every_n_layers: experts are in every 2th layer",
+            r"model.moe.every_n_layers \(2\): not every layer has experts, so that no layer can go",
         ),
     ],
 )
