@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gptdist.data.rules import SampleRules
+from gptdist.data.label_mask import token_ids
+from gptdist.data.rules import LossMask, SampleRules
 from gptdist.mesh.context import WHOLE, ContextPart
 
 _ALL_COUNTS = SampleRules()
+_NO_MASK = LossMask()
 
 
 def cut_rows(rows: list[np.ndarray], seq_length: int) -> list[np.ndarray]:
@@ -44,14 +46,13 @@ class Batch:
         rules: SampleRules = _ALL_COUNTS,
         part: ContextPart = WHOLE,
     ) -> Self:
-        """Cut ``rows``, each of s + 1 tokens, into inputs and labels, and keep ``part`` of them."""
-        stacked = np.stack(rows)
-        block = torch.from_numpy(stacked.astype(np.int64, copy=False)).to(device)
-        if rules.loss_mask is None:
-            labels = block[:, 1:].contiguous()
-        else:
-            labels = torch.from_numpy(rules.loss_mask.labels(stacked)).to(device)
-        samples = block[:, :-1].contiguous()
+        """Cut ``rows``, each of s + 1 tokens, into inputs and labels, and keep ``part`` of them.
+
+        ``~id`` in a row is a token that does not count as a label.
+        """
+        stacked = np.stack(rows).astype(np.int64, copy=False)
+        labels = torch.from_numpy((rules.loss_mask or _NO_MASK).labels(stacked)).to(device)
+        samples = torch.from_numpy(token_ids(stacked)[:, :-1]).to(device).contiguous()
         return cls(part.of(samples, 1), part.of(labels, 1), samples, part, rules.document_end)
 
     def positions(self) -> Tensor:

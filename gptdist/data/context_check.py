@@ -18,13 +18,15 @@ def check_context(datasets: Iterable[TokenDataset], seq_length: int) -> None:
     Raises:
         DataError: it names the longest document.
     """
-    longest = 0
+    longest = None
     for dataset in datasets:
         for shard in dataset.shards:
             for begin in range(0, shard.num_documents, _CHUNK):
-                longest = max(longest, int(shard.lengths[begin : begin + _CHUNK].max()))
+                longest = max(longest or 0, int(shard.lengths[begin : begin + _CHUNK].max()))
                 if 2 * longest >= seq_length:
                     return
+    if longest is None:
+        return  # no dataset to judge by
     raise DataError(
         f"model.seq_length: {seq_length}, but with data.separate_documents no token sees more than its document, and "
         f"the longest of all sources has {longest} tokens: more than half of the positions would never be trained; "

@@ -1,11 +1,13 @@
 """One split of a dataset folder as a single stream of tokens over all its shards."""
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 
+from gptdist.data.label_mask import LabelMask, hidden_as_labels
 from gptdist.data.manifest import DatasetManifest, ShardEntry
 from gptdist.data.provenance import DocumentSpan, provenance_path
 from gptdist.data.shards import TokenShard, index_bytes
@@ -38,8 +40,17 @@ class TokenDataset:
             )
         self._entries = self.manifest.splits[split].shards
         self.shards = tuple(open_shard(folder, entry, self.manifest.dtype) for entry in self._entries)
+        self._masks = tuple(
+            None if entry.mask_sha256 is None else LabelMask(folder, entry.name, entry.tokens)
+            for entry in self._entries
+        )
         self._starts = [0, *accumulate(shard.num_tokens for shard in self.shards)]
         self.num_tokens = self._starts[-1]
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether there are tokens that may not count as labels."""
+        return any(mask is not None for mask in self._masks)
 
     def read(self, start: int, count: int) -> np.ndarray:
         """Return ``count`` token ids from ``start`` on, int64, across the borders of shards.
@@ -49,15 +60,33 @@ class TokenDataset:
         """
         self._check_range(start, count)
         tokens = np.empty(count, dtype=np.int64)
+        for part, shard, first in self._parts(start, count):
+            tokens[part] = self.shards[shard].read(first, part.stop - part.start)
+        return tokens
+
+    def read_sample(self, start: int, count: int) -> np.ndarray:
+        """Return the same, with ``~id`` for a token that does not count as a label.
+
+        Raises:
+            DataError: the range is not inside the stream.
+        """
+        tokens = self.read(start, count)
+        for part, shard, first in self._parts(start, count) if self.has_masks else ():
+            mask = self._masks[shard]
+            if mask is not None:
+                tokens[part] = hidden_as_labels(tokens[part], mask.read(first, part.stop - part.start))
+        return tokens
+
+    def _parts(self, start: int, count: int) -> Iterator[tuple[slice, int, int]]:
+        """Yield the places that each shard fills of a range, its number, and its first token of them."""
         filled = 0
         shard = self._shard_at(start)
         while filled < count:
             first = start + filled - self._starts[shard]
             here = min(count - filled, self.shards[shard].num_tokens - first)
-            tokens[filled : filled + here] = self.shards[shard].read(first, here)
+            yield slice(filled, filled + here), shard, first
             filled += here
             shard += 1
-        return tokens
 
     def documents_in(self, start: int, count: int) -> list[DocumentSpan]:
         """Return the documents that have a token in the range, whole: their spans may begin before and end after it.

@@ -37,6 +37,8 @@ class ShardEntry:
     bin_sha256: str
     idx_sha256: str
     provenance_sha256: str
+    mask_sha256: str | None = None
+    """Of ``name``.mask, which says which tokens count as labels; None where all do, and there is no such file."""
 
 
 @dataclass(frozen=True)
@@ -112,15 +114,12 @@ class DatasetManifest:
 
     def write(self, folder: Path) -> None:
         """Write the manifest, whole or not at all; the shards have to be there already."""
-        text = json.dumps(asdict(self), indent=2, sort_keys=True, ensure_ascii=False)
+        text = json.dumps(asdict(self, dict_factory=_without_mask), indent=2, sort_keys=True, ensure_ascii=False)
         write_whole(folder / MANIFEST_NAME, (text + "\n").encode())
 
     def fingerprint(self) -> str:
         """Return the SHA-256 over what decides every sample: tokenizer, dtype, and the shards' sizes and hashes."""
-        shards = {
-            split: [(shard.tokens, shard.documents, shard.bin_sha256, shard.idx_sha256) for shard in found.shards]
-            for split, found in self.splits.items()
-        }
+        shards = {split: [_deciding(shard) for shard in found.shards] for split, found in self.splits.items()}
         deciding = [self.tokenizer_fingerprint, self.vocab_size, self.eod_id, self.dtype, shards]
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
@@ -156,6 +155,16 @@ class DatasetManifest:
             uneven = [shard.name for shard in found.shards if length is not None and shard.tokens % length]
             if uneven:
                 raise _NotOursError(f"shard '{uneven[0]}' of split '{split}' is not a whole number of {length} tokens")
+
+
+def _deciding(shard: ShardEntry) -> tuple[int | str, ...]:
+    of_mask = () if shard.mask_sha256 is None else (shard.mask_sha256,)
+    return (shard.tokens, shard.documents, shard.bin_sha256, shard.idx_sha256, *of_mask)
+
+
+def _without_mask(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Leave out what a shard without a mask has not, so that manifests without masks stay the same bytes."""
+    return {key: value for key, value in pairs if not (key == "mask_sha256" and value is None)}
 
 
 class _NotOursError(Exception):
@@ -200,7 +209,8 @@ def _shard(tree: Any) -> ShardEntry:
     name = _field(tree, "name", str)
     if not is_safe_name(name):
         raise _NotOursError(f"shard name {name!r} is not a plain file name")
-    hashes = [_field(tree, key, str) for key in ("bin_sha256", "idx_sha256", "provenance_sha256")]
+    keys = ["bin_sha256", "idx_sha256", "provenance_sha256", *(("mask_sha256",) if "mask_sha256" in tree else ())]
+    hashes = [_field(tree, key, str) for key in keys]
     if not all(_SHA256.fullmatch(value) for value in hashes):
         raise _NotOursError(f"shard '{name}' has a hash that is no SHA-256")
     return ShardEntry(name, _count(tree, "tokens"), _count(tree, "documents"), _count(tree, "bin_bytes"), *hashes)

@@ -8,6 +8,7 @@ import numpy as np
 
 from gptdist.config.data import DataConfig
 from gptdist.config.loss_mask import LossMaskConfig
+from gptdist.data.label_mask import token_ids
 from gptdist.errors import DataError
 from gptdist.tokenizer.tokenizer import Tokenizer
 
@@ -17,7 +18,7 @@ IGNORED_LABEL = -1
 
 @dataclass(frozen=True)
 class LossMask:
-    """Which tokens count as labels; follows from the tokens alone."""
+    """Which tokens count as labels: of those that the data itself does not mark, by the tokens alone."""
 
     ignored: tuple[int, ...] = ()
     """Ids that never count."""
@@ -47,10 +48,11 @@ class LossMask:
 
     def labels(self, rows: np.ndarray) -> np.ndarray:
         """Return the labels of ``rows`` [b, s + 1], int64 [b, s], with ``IGNORED_LABEL`` where they do not count."""
-        labels = rows[:, 1:].astype(np.int64)
-        drops = np.isin(labels, self.ignored)
+        tokens = token_ids(rows)
+        labels = tokens[:, 1:].astype(np.int64)
+        drops = np.isin(labels, self.ignored) | (rows[:, 1:] < 0)
         if self.document_end is not None:
-            drops |= rows[:, :-1] == self.document_end
+            drops |= tokens[:, :-1] == self.document_end
         labels[drops] = IGNORED_LABEL
         return labels
 

@@ -103,7 +103,8 @@ class TrainingData:
         for dataset in self.datasets:
             check_packing(dataset.folder, dataset.manifest, config.model.seq_length)
         if config.data.separate_documents:
-            check_context(self.datasets, config.model.seq_length)
+            # A mask is of conversations, which are short, for a model that has learnt its positions before.
+            check_context([one for one in self.datasets if not one.has_masks], config.model.seq_length)
         self.order = sample_order(config, [dataset.num_tokens for dataset in self.datasets])
         self._seq_length = config.model.seq_length
 
@@ -112,6 +113,11 @@ class TrainingData:
         """Tokens of a row: ``seq_length`` inputs, and the one that the last of them is to predict."""
         return self._seq_length + 1
 
+    @property
+    def has_masks(self) -> bool:
+        """Whether there are tokens that may not count as labels, by the data itself."""
+        return any(dataset.has_masks for dataset in self.datasets)
+
     def fingerprints(self) -> dict[str, str]:
         """Return what each source's content is known by; equal only if every sample is equal."""
         return {
@@ -119,11 +125,14 @@ class TrainingData:
         }
 
     def rows(self, first_sample: int, count: int) -> list[np.ndarray]:
-        """Return samples ``first_sample`` … ``first_sample + count - 1``, each of seq_length + 1 tokens."""
+        """Return samples ``first_sample`` … ``first_sample + count - 1``, each of seq_length + 1 tokens.
+
+        ``~id`` is a token that does not count as a label.
+        """
         rows = []
         for sample in range(first_sample, first_sample + count):
             address = self.order.address(sample)
-            rows.append(self.datasets[address.source].read(address.first_token, self.row_tokens))
+            rows.append(self.datasets[address.source].read_sample(address.first_token, self.row_tokens))
         return rows
 
     def documents_of(self, address: SampleAddress) -> list[DocumentSpan]:
@@ -145,7 +154,8 @@ class ValidationSource:
 
     def rows(self, begin: int, count: int) -> list[np.ndarray]:
         """Return windows ``begin`` … ``begin + count - 1``, each of seq_length + 1 tokens."""
-        return [self.dataset.read(first, self.seq_length + 1) for first in self.first_tokens[begin : begin + count]]
+        firsts = self.first_tokens[begin : begin + count]
+        return [self.dataset.read_sample(first, self.seq_length + 1) for first in firsts]
 
 
 def validation_sources(config: RunConfig) -> list[ValidationSource]:

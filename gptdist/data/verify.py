@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from gptdist.data.dataset import open_shard
+from gptdist.data.label_mask import LabelMask, mask_path
 from gptdist.data.manifest import MANIFEST_NAME, DatasetManifest, ShardEntry
 from gptdist.data.provenance import provenance_path, read_columns
 from gptdist.data.shards import TokenShard
@@ -43,12 +44,14 @@ def verify_dataset(folder: Path) -> list[str]:
 
 def _manifest_problems(folder: Path, manifest: DatasetManifest) -> Iterator[str]:
     path = folder / MANIFEST_NAME
-    names = [entry.name for split in manifest.splits.values() for entry in split.shards]
+    entries = [entry for split in manifest.splits.values() for entry in split.shards]
+    names = [entry.name for entry in entries]
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f"{path}: names shard '{name}' twice; {_REBUILD}"
     if manifest.eod_id >= manifest.vocab_size:
         yield f"{path}: eod_id {manifest.eod_id} is not below vocab_size {manifest.vocab_size}; {_REBUILD}"
     expected = {MANIFEST_NAME, *(f"{name}.{ending}" for name in names for ending in ("bin", "idx", "parquet"))}
+    expected |= {mask_path(folder, entry.name).name for entry in entries if entry.mask_sha256 is not None}
     for found in sorted(folder.iterdir()):
         if found.name not in expected:
             yield f"{found}: the manifest does not name it; remove it, or move it out of the dataset"
@@ -73,6 +76,8 @@ class _ShardCheck:
             self.folder / f"{self.entry.name}.idx": self.entry.idx_sha256,
             provenance_path(self.folder, self.entry.name): self.entry.provenance_sha256,
         }
+        if self.entry.mask_sha256 is not None:
+            files[mask_path(self.folder, self.entry.name)] = self.entry.mask_sha256
         damaged = [line for path, expected in files.items() for line in _hash_problems(path, expected)]
         if damaged:
             return damaged  # the reason is named already; what follows would only repeat it
@@ -81,7 +86,12 @@ class _ShardCheck:
             index = list(_index_problems(shard))
             if index:
                 return index  # what follows reads by the index
-            return [*self._row_problems(shard), *self._token_problems(shard), *self._end_problems(shard)]
+            return [
+                *self._row_problems(shard),
+                *self._token_problems(shard),
+                *self._end_problems(shard),
+                *self._mask_problems(),
+            ]
         except DataError as error:
             return [str(error)]
 
@@ -117,6 +127,16 @@ class _ShardCheck:
                     f"{shard.bin_path}: token id {int(tokens[first])} at token {start + first}, the vocabulary has "
                     f"{vocab_size}; {_REBUILD}"
                 )
+                return
+
+    def _mask_problems(self) -> Iterator[str]:
+        if self.entry.mask_sha256 is None:
+            return
+        mask = LabelMask(self.folder, self.entry.name, self.entry.tokens)
+        for start in range(0, self.entry.tokens, _CHUNK_TOKENS):
+            wrong = mask.first_wrong(start, _CHUNK_TOKENS)
+            if wrong is not None:
+                yield f"{mask.path}: byte {wrong} is neither 0 nor 1; {_REBUILD}"
                 return
 
     def _end_problems(self, shard: TokenShard) -> Iterator[str]:

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from gptdist.data.rules import LossMask
 from gptdist.errors import TrainingError
 from gptdist.train.run import Run
 
@@ -20,8 +21,9 @@ def mean_factor(run: Run) -> float:
         TrainingError: nothing of the step counts, on every rank.
     """
     mask, config, mesh = run.rules.loss_mask, run.config, run.mesh
-    if mask is None:
+    if mask is None and not run.data.has_masks:
         return 1.0
+    mask = mask or LossMask()
     counted = sum(
         mask.num_counted(np.stack(run.data.rows(run.first_sample(micro_batch), config.batch.micro_batch_size)))
         for micro_batch in range(run.num_micro_batches)

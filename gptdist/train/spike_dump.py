@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from gptdist.data.label_mask import token_ids
 from gptdist.data.trace import trace_samples
 from gptdist.durable import write_whole
 from gptdist.errors import DataError
@@ -30,7 +31,7 @@ def dump_batch(run: Run, samples: Sequence[int], losses: Sequence[float | None],
     for loss, sample, origin in sorted(found, key=lambda one: _rank(one[0]), reverse=True):
         (row,) = run.data.rows(sample, 1)
         is_number = loss is None or math.isfinite(loss)
-        record = {"loss": loss if is_number else str(loss), **origin, "text": tokenizer.decode(row.tolist())}
+        record = {"loss": loss if is_number else str(loss), **origin, "text": tokenizer.decode(token_ids(row).tolist())}
         lines.append(json.dumps(record, ensure_ascii=False).encode("utf-8", errors="backslashreplace"))
     path = folder / f"step_{run.state.step:08d}_attempt_{attempt}.jsonl"
     write_whole(path, b"\n".join(lines) + b"\n")

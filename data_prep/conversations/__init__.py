@@ -1,0 +1,1 @@
+"""From JSON Lines of prompts and completions, or of chats, to packed shards that say which tokens are learnt."""
