@@ -54,7 +54,7 @@ def differences(fragments: OptimizerFragments, *, before: Path, saved: Path) -> 
         before: an earlier checkpoint, to tell how far the saved one has moved.
         saved: the checkpoint to compare with.
     """
-    earlier, reader = CheckpointReader(before), CheckpointReader(saved)
+    earlier, reader = (CheckpointReader(folder, merges_adapters=False) for folder in (before, saved))
     found: dict[tuple[str, str], TensorDifference] = {}
     for state, name, *values in _triples(fragments, earlier, reader):
         part = _difference(state, name, *values)

@@ -6,6 +6,7 @@ Each of DeepSpeed's optimizers has its own book-keeping; this is the one file th
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -46,7 +47,7 @@ class Fragment(Piece):
 
     states: dict[str, Tensor]
     """Master weight and moments, each a flat view into DeepSpeed's own memory: writing to it changes the run. The
-    weight is fp32, moments may be bf16."""
+    weight is fp32 unless it is frozen, moments may be bf16."""
 
 
 @dataclass(frozen=True)
@@ -106,14 +107,20 @@ class OptimizerFragments:
         """Return what each tensor that is optimized holds, in the same order on all ranks that share it by ZeRO."""
         ranges = self._zero3_ranges() if self.is_zero3 else self._plain_ranges() if self.is_plain else self._ranges()
         found: dict[Tensor, list[Piece]] = {}
-        for parameter, start, numel, flat, offset in ranges:
+        for parameter, start, numel, flat, offset in chain(ranges, self._frozen_ranges()):
             found.setdefault(flat, []).append(Piece(self._locals[id(parameter)], start, numel, offset))
         return found
 
     def states_of(self, local: LocalParameter) -> tuple[str, ...]:
         """Return the names of all that is kept of each value of a parameter."""
+        if not local.parameter.requires_grad:
+            return (WEIGHT,)
         is_hidden, is_matrix = is_hidden_matrix(local.logical.name), len(local.logical.shape) > 1
         return (WEIGHT, *self.settings.moments(of_hidden_matrix=is_hidden, of_matrix=is_matrix))
+
+    def is_alike_on_replicas(self, piece: Piece) -> bool:
+        """Whether every data-parallel replica holds the piece, as ZeRO has not cut it."""
+        return self.is_plain or not (self.is_zero3 or piece.local.parameter.requires_grad)
 
     def whole_states(self) -> list[WholeState]:
         """Return what the optimizer keeps of whole tensors of which this rank holds some."""
@@ -218,7 +225,20 @@ class OptimizerFragments:
 
     def _plain_ranges(self) -> Iterator[tuple[nn.Parameter, int, int, Tensor, int]]:
         for local in self._locals.values():
-            yield local.parameter, 0, local.numel, local.parameter, 0
+            if local.parameter.requires_grad:
+                yield local.parameter, 0, local.numel, local.parameter, 0
+
+    def _frozen_ranges(self) -> Iterator[tuple[nn.Parameter, int, int, Tensor, int]]:
+        """Yield the weights that no optimizer knows, in the model's own memory and number format."""
+        parameter: Any
+        for parameter in (local.parameter for local in self.locals if not local.parameter.requires_grad):
+            if not self.is_zero3:
+                yield parameter, 0, parameter.numel(), parameter, 0
+                continue
+            kept = parameter.ds_tensor
+            start = dist.get_rank(self._optimizer.dp_process_group) * kept.ds_numel
+            valid = max(0, min(kept.ds_numel, parameter.ds_numel - start))
+            yield parameter, start if valid else 0, valid, kept, 0
 
     def _ranges(self) -> Iterator[tuple[nn.Parameter, int, int, Tensor, int]]:
         optimizer = self._optimizer

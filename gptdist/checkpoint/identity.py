@@ -58,6 +58,11 @@ def check_continues(manifest: Manifest, identity: RunIdentity, where: str) -> No
         raise CheckpointError(
             f"{where}: {', '.join(refused)}; a run keeps its model, set another run_dir for a new one"
         )
+    adapters = changes({"lora": manifest.config.get("lora")}, {"lora": identity.config.get("lora")})
+    if adapters:
+        raise CheckpointError(
+            f"{where}: {', '.join(adapters)}; a run keeps its adapters, set another run_dir for new ones"
+        )
     if manifest.tokenizer_fingerprint != identity.tokenizer_fingerprint:
         raise CheckpointError(
             f"{where}: trained with tokenizer {manifest.tokenizer_fingerprint[:12]}, data.tokenizer is "

@@ -12,7 +12,7 @@ from gptdist.checkpoint.manifest import WEIGHT
 from gptdist.checkpoint.read import CheckpointReader
 from gptdist.errors import CheckpointError
 from gptdist.mesh.groups import Mesh, gather_texts
-from gptdist.model.parameters import LocalParameter
+from gptdist.model.parameters import LocalParameter, is_adapter
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,8 @@ def load_run(reader: CheckpointReader, fragments: OptimizerFragments, mesh: Mesh
     Raises:
         CheckpointError: a tensor is missing, left over, or of another shape, or lacks moments of this very optimizer.
     """
-    _check_names_of_all(reader, fragments, mesh)
+    reader = reader.unmerged()
+    _check_names_of_all(reader, fragments.locals, mesh)
     keeps_moments = _keeps_moments(reader, fragments)
     _fill(reader, fragments, keeps_moments=keeps_moments)
     fragments.set_optimizer_step(reader.manifest.progress.optimizer_step if keeps_moments else 0)
@@ -36,22 +37,27 @@ def load_run(reader: CheckpointReader, fragments: OptimizerFragments, mesh: Mesh
 def load_initial_weights(reader: CheckpointReader, fragments: OptimizerFragments, mesh: Mesh) -> None:
     """Begin a run with a checkpoint's weights, moments at zero. Collective: every rank calls it.
 
+    Adapters of the checkpoint are in its weights; those of the run keep their initial values.
+
     Raises:
         CheckpointError: a tensor is missing, left over, or of another shape.
     """
-    _check_names_of_all(reader, fragments, mesh)
+    _check_names_of_all(reader, [one for one in fragments.locals if not is_adapter(one.logical.name)], mesh)
     _fill(reader, fragments, keeps_moments=False)
     fragments.set_optimizer_step(0)
     fragments.weights_follow()
 
 
-def _check_names_of_all(reader: CheckpointReader, fragments: OptimizerFragments, mesh: Mesh) -> None:
-    names = "\n".join(local.logical.name for local in fragments.locals)
+def _check_names_of_all(reader: CheckpointReader, locals_: list[LocalParameter], mesh: Mesh) -> None:
+    names = "\n".join(local.logical.name for local in locals_)
     check_names(reader, set("\n".join(gather_texts(names, mesh.pipeline_group)).split("\n")))
 
 
 def _fill(reader: CheckpointReader, fragments: OptimizerFragments, *, keeps_moments: bool) -> None:
+    names = frozenset(reader.tensor_names)
     for fragment in fragments.all(writes=True):
+        if fragment.local.logical.name not in names:
+            continue  # an adapter that begins anew
         check_shape(reader, fragment.local)
         for state, values in fragment.states.items():
             if state == WEIGHT or keeps_moments:

@@ -39,8 +39,8 @@ class RankPart:
         name = f"rank_{mesh.rank:05d}.safetensors"
         for piece in (piece for pieces in fragments.pieces().values() for piece in pieces if piece.numel):
             logical, states = piece.local.logical, fragments.states_of(piece.local)
-            # Of a plain optimizer every replica holds everything: each writes a part.
-            begin, end = _share(piece, mesh) if fragments.is_plain else (0, piece.valid_numel)
+            # What every replica holds, as all of a plain optimizer: each writes a part.
+            begin, end = _share(piece, mesh) if fragments.is_alike_on_replicas(piece) else (0, piece.valid_numel)
             is_anothers = not logical.is_split and mesh.place.tp_rank > 0  # rank 0 writes what all of them hold
             shares.append((0, 0) if is_anothers else (begin, end))
             if is_anothers:

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gptdist.checkpoint.adapters import Adapters
 from gptdist.checkpoint.flat_tensors import FlatTensors
 from gptdist.checkpoint.hold import hold
 from gptdist.checkpoint.manifest import WEIGHT, FragmentEntry, TensorEntry, read_manifest
@@ -14,10 +15,15 @@ from gptdist.errors import CheckpointError
 
 
 class CheckpointReader:
-    """The tensors of one step folder, by logical name; no rule deletes the folder while this exists."""
+    """The tensors of one step folder, by logical name; no rule deletes the folder while this exists.
 
-    def __init__(self, folder: Path) -> None:
+    Adapters are merged: they have no names here, and a weight is what it is together with them.
+    """
+
+    def __init__(self, folder: Path, *, merges_adapters: bool = True) -> None:
         """Open the checkpoint in ``folder``; hashes are not checked here (see ``verify``).
+
+        Without ``merges_adapters`` every tensor is as it was saved.
 
         Raises:
             CheckpointError: the manifest is missing or damaged, or the checkpoint is being deleted.
@@ -26,6 +32,7 @@ class CheckpointReader:
         self._held = hold(folder)
         self.manifest = read_manifest(folder)
         self._tensors = {entry.name: entry for entry in self.manifest.tensors}
+        self._adapters = Adapters.of(self.manifest) if merges_adapters else Adapters.none()
         self._fragments: dict[tuple[str, int], list[FragmentEntry]] = defaultdict(list)
         for fragment in self.manifest.fragments:
             self._fragments[fragment.tensor, fragment.slice_index].append(fragment)
@@ -34,7 +41,7 @@ class CheckpointReader:
     @property
     def tensor_names(self) -> tuple[str, ...]:
         """Names of all logical tensors, in the model's order."""
-        return tuple(self._tensors)
+        return tuple(name for name in self._tensors if name not in self._adapters.factor_names)
 
     def entry(self, name: str) -> TensorEntry:
         """Return the description of tensor ``name``.
@@ -139,6 +146,12 @@ class CheckpointReader:
                 f"{self.folder}: {state} of '{name}' has {found} of {stop - start} values in slice {slice_index}; "
                 f"the checkpoint is incomplete, use an older one"
             )
+        if state == WEIGHT and name in self._adapters:
+            self._adapters.add_to(target, self.entry(name), self.weight, (slice_index, start))
+
+    def unmerged(self) -> "CheckpointReader":
+        """Return a reader of the tensors as they were saved."""
+        return CheckpointReader(self.folder, merges_adapters=False)
 
     def _open(self, name: str) -> FlatTensors:
         if name not in self._files:

@@ -14,6 +14,7 @@ from gptdist.config.data import DataConfig
 from gptdist.config.data_stages import stage_problems
 from gptdist.config.guards import GuardsConfig
 from gptdist.config.launch import LaunchConfig
+from gptdist.config.lora import LoraConfig
 from gptdist.config.memory import MemoryConfig
 from gptdist.config.model import ModelConfig
 from gptdist.config.optimization import OptimizerConfig, ScheduleConfig
@@ -146,6 +147,9 @@ class RunConfig(Section):
     guards: GuardsConfig = GuardsConfig()
     checkpoints: CheckpointsConfig = CheckpointsConfig()
     intervals: IntervalsConfig = IntervalsConfig()
+    lora: LoraConfig | None = None
+    """Adapters to train in place of the model's weights, which ``training.init_from`` names; unset trains these."""
+
     generation: GenerationConfig | None = None
     launch: LaunchConfig = LaunchConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
@@ -240,6 +244,23 @@ class RunConfig(Section):
             )
         return bad
 
+    def _lora_problems(self) -> list[str]:
+        """Return what adapters are not trained with."""
+        if self.lora is None:
+            return []
+        bad = self.lora.problems(
+            self.model,
+            self.optimizer,
+            memory=self.memory,
+            parallel=self.parallel,
+            precision=self.training.precision,
+        )
+        if self.training.keep_zeros:
+            bad.append(
+                "training.keep_zeros: adapters add to every weight of a matrix, so that no zero stays; leave lora out"
+            )
+        return bad
+
     def problems(self, world_size: int | None = None) -> list[str]:
         """Return every reason why the run cannot be trained; looks at no disk and no GPU.
 
@@ -257,7 +278,7 @@ class RunConfig(Section):
         bad += self.schedule.problems(self.training.train_steps, 1 if batch_problems else self.train_tokens)
         bad += self.memory.problems(self.model.num_layers) + self.intervals.problems() + self.launch.problems()
         bad += self._split_expert_problems()
-        bad += self._muon_problems()
+        bad += self._muon_problems() + self._lora_problems()
         bad += self.training.early_stopping_problems(self.intervals.eval_steps)
         bad += generation_problems(self.generation, self.intervals.sample_steps, self.model.seq_length)
         bad += self.telemetry.problems() + self.data.loss_mask.problems(self.model.vocab_size)

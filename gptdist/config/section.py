@@ -86,12 +86,12 @@ def _suggest(cls: type[Section], path: list[int | str]) -> str:
     """Say which known key the unknown one at ``path`` is nearest to."""
     wanted = str(path[-1])
     siblings = _fields_at(cls, path[:-1])
+    elsewhere = [known for known in _all_keys(cls) if known.rpartition(".")[2] == wanted]
+    if elsewhere:  # the very word says more than one that is spelt alike
+        return f"did you mean '{elsewhere[0]}'?"
     near = difflib.get_close_matches(wanted, siblings, n=1, cutoff=0.6)
     if near:
         return f"did you mean '{near[0]}'?"
-    elsewhere = [known for known in _all_keys(cls) if known.rpartition(".")[2] == wanted]
-    if elsewhere:
-        return f"did you mean '{elsewhere[0]}'?"
     return f"known here: {', '.join(sorted(siblings))}"
 
 

@@ -62,27 +62,29 @@ class _VocabularyLoss(torch.autograd.Function):
         ctx.divide_by = count if hidden.dtype == torch.float16 else 1
         chunks = _Chunks(hidden, weight, labels, shard, z_loss)
         if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
-            chunks.keep_gradients(divide_by=count // ctx.divide_by)
+            chunks.keep_gradients(divide_by=count // ctx.divide_by, of_weight=ctx.needs_input_grad[1])
         step = max(1, CHUNK_ELEMENTS // max(1, weight.shape[0]))
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         for begin in range(0, count, step):
             total += chunks.loss(slice(begin, min(begin + step, count)))
-        if chunks.hidden_grad is not None and chunks.weight_grad is not None:
+        if chunks.hidden_grad is not None:
             if shard.group is not None:
                 dist.all_reduce(chunks.hidden_grad, group=shard.group)
-            keeps_fp32 = ctx.divide_by > 1
-            ctx.save_for_backward(
-                chunks.hidden_grad, chunks.weight_grad if keeps_fp32 else chunks.weight_grad.to(weight.dtype)
-            )
+            weight_grad = chunks.weight_grad
+            if weight_grad is not None and ctx.divide_by == 1:
+                weight_grad = weight_grad.to(weight.dtype)
+            ctx.save_for_backward(chunks.hidden_grad, weight_grad)
         return total / count
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor | None, None, None, None]:
         hidden_grad, weight_grad = ctx.saved_tensors
         if ctx.divide_by == 1:  # in place: nobody else has them, and autograd refuses a second backward pass
-            return hidden_grad.mul_(grads[0]), weight_grad.mul_(grads[0]), None, None, None
+            weight_grad = None if weight_grad is None else weight_grad.mul_(grads[0])
+            return hidden_grad.mul_(grads[0]), weight_grad, None, None, None
         factor = grads[0] / ctx.divide_by
-        return (hidden_grad.float() * factor).half(), (weight_grad * factor).half(), None, None, None
+        weight_grad = None if weight_grad is None else (weight_grad * factor).half()
+        return (hidden_grad.float() * factor).half(), weight_grad, None, None, None
 
 
 class _Chunks:
@@ -100,30 +102,33 @@ class _Chunks:
         self.divide_by = 1
         self._product: Tensor | None = None
 
-    def keep_gradients(self, divide_by: int) -> None:
-        """Compute those of the sum of losses, divided, from now on."""
+    def keep_gradients(self, divide_by: int, *, of_weight: bool) -> None:
+        """Compute those of the sum of losses, divided, from now on; ``of_weight`` too, which may be frozen."""
         self.divide_by = divide_by
         self.hidden_grad = torch.empty_like(self.hidden)
-        shape = (self.weight_rows, self.hidden.shape[1])
-        # In fp32: thousands of chunks add up here.
-        self.weight_grad = torch.zeros(shape, dtype=torch.float32, device=self.hidden.device)
+        if of_weight:
+            shape = (self.weight_rows, self.hidden.shape[1])
+            # In fp32: thousands of chunks add up here.
+            self.weight_grad = torch.zeros(shape, dtype=torch.float32, device=self.hidden.device)
 
     def loss(self, chunk: slice) -> Tensor:
         """Return the sum of the losses of ``chunk``."""
         hidden, labels = self.hidden[chunk], self.labels[chunk]
         softmax = _Softmax.of(self._logits(hidden), labels, self.shard)
         losses = softmax.losses.masked_fill(labels < 0, 0.0)
-        if self.hidden_grad is not None and self.weight_grad is not None:
+        if self.hidden_grad is not None:
             gradient, scale = softmax.gradient(self.z_loss)
             scale = (scale / self.divide_by).masked_fill_(labels < 0, 0.0).unsqueeze(1)
             if hidden.dtype == torch.float32:  # rows of the small matrices are scaled, not those of the large one
                 torch.mm(gradient, self.rows, out=self.hidden_grad[chunk])
                 self.hidden_grad[chunk] *= scale
-                self.weight_grad[: self.shard.num_valid].addmm_(gradient.t(), hidden * scale)
+                if self.weight_grad is not None:
+                    self.weight_grad[: self.shard.num_valid].addmm_(gradient.t(), hidden * scale)
             else:
                 rounded = gradient.mul_(scale).to(hidden.dtype)
                 torch.mm(rounded, self.rows, out=self.hidden_grad[chunk])
-                self.weight_grad[: self.shard.num_valid] += rounded.t() @ hidden
+                if self.weight_grad is not None:
+                    self.weight_grad[: self.shard.num_valid] += rounded.t() @ hidden
         return losses.sum()
 
     def _logits(self, hidden: Tensor) -> Tensor:

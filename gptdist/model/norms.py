@@ -14,11 +14,14 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 
 from gptdist.mesh.groups import Mesh
+from gptdist.model.parameters import LORA_A, LORA_B
 
 _USED_ON_A_RANKS_TOKENS = (
     *("input_layernorm.weight", "input_layernorm.bias", "pre_mlp_layernorm.weight", "pre_mlp_layernorm.bias"),
     *("final_layernorm.weight", "final_layernorm.bias"),
     *("self_attention.linear_proj.bias", "mlp.linear_fc2.bias", "mlp.router.weight"),
+    *(f"self_attention.linear_qkv.{LORA_A}", f"mlp.linear_fc1.{LORA_A}"),
+    *(f"self_attention.linear_proj.{LORA_B}", f"mlp.linear_fc2.{LORA_B}"),
 )
 """Parameters that sequence parallelism applies to a part of the tokens on each rank, by the ends of their names."""
 
@@ -67,5 +70,5 @@ def sum_partial_gradients(model: nn.Module, mesh: Mesh) -> None:
         return total
 
     for name, parameter in model.named_parameters():
-        if name.endswith(_USED_ON_A_RANKS_TOKENS):
+        if parameter.requires_grad and name.endswith(_USED_ON_A_RANKS_TOKENS):
             parameter.register_hook(summed)

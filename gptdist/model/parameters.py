@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 from gptdist.config.model import ModelConfig
 
+LORA_A, LORA_B = "lora_a", "lora_b"
+"""Last parts of the names of an adapter's factors, which stand beside the weight that they are added to."""
+
 VOCABULARY_TENSORS = ("embedding.word_embeddings.weight", "output_layer.weight")
 SPLIT_DIMS = {
     "embedding.word_embeddings.weight": 0,
@@ -28,6 +31,10 @@ SPLIT_DIMS = {
     "mlp.linear_fc1.weight": 0,
     "mlp.linear_fc1.bias": 0,
     "mlp.linear_fc2.weight": 1,
+    f"self_attention.linear_qkv.{LORA_B}": 0,
+    f"self_attention.linear_proj.{LORA_A}": 1,
+    f"mlp.linear_fc1.{LORA_B}": 0,
+    f"mlp.linear_fc2.{LORA_A}": 1,
     "mlp.experts.linear_fc1.weight": 0,
     "mlp.experts.linear_fc2.weight": 0,
 }
@@ -100,7 +107,7 @@ def local_parameters(
     *,
     expert_part: tuple[int, int] = (0, 1),
 ) -> Iterator[LocalParameter]:
-    """Yield every trained parameter of ``model`` with its place in the logical tensor.
+    """Yield every parameter of ``model`` with its place in the logical tensor.
 
     Args:
         model: this rank's part.
@@ -133,7 +140,13 @@ def logical_tensor(name: str, shape: tuple[int, ...], config: ModelConfig) -> Lo
 
 def _parts(name: str, config: ModelConfig) -> int:
     """Return how many matrices stand one above the other in a parameter, each of which is cut."""
-    return 2 if config.is_gated and ".mlp.linear_fc1." in name else 1
+    has_rows_of_both = ".mlp.linear_fc1." in name and not name.endswith(f".{LORA_A}")
+    return 2 if config.is_gated and has_rows_of_both else 1
+
+
+def is_adapter(name: str) -> bool:
+    """Whether parameter ``name`` is a factor of a low-rank adapter."""
+    return name.endswith((f".{LORA_A}", f".{LORA_B}"))
 
 
 def is_expert(name: str) -> bool:
@@ -161,14 +174,15 @@ def split_dim(name: str) -> int | None:
 def initial_values(logical: LogicalTensor, config: ModelConfig, seed: int) -> Tensor:
     """Return the initial logical tensor in fp32, [outer, length, inner]; depends on seed and name alone.
 
-    Biases are 0, norms 1, everything else is normal with the standard deviation of ``initial_std``.
+    Biases are 0, norms 1, everything else is normal with the standard deviation of ``initial_std``. An adapter's B is
+    0, so that it changes nothing at first, and its A keeps the size of what it is applied to: 1 / sqrt(columns).
     """
     box = logical.box()
-    if logical.name.endswith("bias"):
+    if logical.name.endswith(("bias", f".{LORA_B}")):
         return torch.zeros(box)
     if "layernorm" in logical.name:
         return torch.ones(box)
-    std = initial_std(logical.name, config)
+    std = logical.shape[-1] ** -0.5 if is_adapter(logical.name) else initial_std(logical.name, config)
     generator = torch.Generator().manual_seed(derived_seed(seed, "initial_values", logical.name))
     return torch.empty(box).normal_(0.0, std, generator=generator)
 

@@ -34,6 +34,7 @@ from gptdist.mesh.groups import Mesh, ModelParallelUnit, gather_texts, make_mesh
 from gptdist.mesh.layout import Layout
 from gptdist.model.arithmetic import num_parameters
 from gptdist.model.gpt import LanguageModel, transformer_config
+from gptdist.model.lora import add_adapters
 from gptdist.model.norms import sum_partial_gradients
 from gptdist.model.parameters import LocalParameter, initialise, local_parameters
 from gptdist.telemetry.clock import StepClock
@@ -175,6 +176,8 @@ def build_model(config: RunConfig, mesh: Mesh, device: Device) -> LanguageModel:
             again=again,
             z_loss=config.training.z_loss,
         )
+    if config.lora is not None:
+        add_adapters(model, config.lora, tensor_parallel_size=mesh.layout.tensor_parallel_size)
     if config.parallel.zero_stage < 3:
         model = model.to(device=device.torch_device, dtype=device.dtype)
     initialise(
