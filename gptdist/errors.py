@@ -83,6 +83,10 @@ class ExportError(GptDistError):
     """A model that has no counterpart in the target format, or came out different."""
 
 
+class BundleError(ConfigError):
+    """A folder that is handed on: files of it are missing, damaged, too many, or not signed by whom they should be."""
+
+
 class ModelImportError(GptDistError):
     """Weights of another format that have no counterpart here, are damaged, or came out different."""
 

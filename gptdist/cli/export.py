@@ -1,8 +1,12 @@
-"""``gptdist export``: write a checkpoint as a folder that other tools load."""
+"""``gptdist export``: write a checkpoint as a folder that other tools load, with all that later stages need."""
 
 import argparse
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gptdist.compress.bundle.parts import BundleOptions, BundleParts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +27,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="dataset folder whose validation split the models are compared on (default: the run's); repeatable",
     )
+    parser.add_argument(
+        "--no-check", action="store_true", help="do not load what was written; nothing is compared or measured"
+    )
+    _add_parts(parser)
     parser.set_defaults(run=run)
+
+
+def _add_parts(parser: argparse.ArgumentParser) -> None:
+    parts = parser.add_argument_group(
+        "what goes with the model (default: all whose data are there but --activations; named: or the export fails)"
+    )
+    either = argparse.BooleanOptionalAction
+    parts.add_argument(
+        "--calibration", action=either, help="tokens of the training mixture, for pruning by activations"
+    )
+    parts.add_argument("--calibration-sequences", type=int, metavar="N", help="how many (default: 128)")
+    parts.add_argument("--calibration-length", type=int, metavar="N", help="tokens of each (default: 2048)")
+    parts.add_argument("--calibration-seed", type=int, metavar="S", help="decides which (default: 0)")
+    parts.add_argument("--held-out", action=either, help="validation windows")
+    parts.add_argument("--baseline", action=either, help="losses and bits per byte on them")
+    parts.add_argument("--generations", action=either, help="counts of personal data and unsuitable words in its texts")
+    parts.add_argument(
+        "--word-list", type=Path, action="append", default=[], metavar="FILE", help="such words, one a line"
+    )
+    parts.add_argument("--activations", action="store_true", help="statistics of what each layer sees of the tokens")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -32,20 +60,68 @@ def run(arguments: argparse.Namespace) -> int:
     warnings.filterwarnings("ignore", module=r"megatron")
     from gptdist.compress.export import ExportOptions, export_checkpoint
 
+    bundle = _bundle_options(arguments)
     result = export_checkpoint(
         arguments.checkpoint,
         arguments.output,
         tokenizer=arguments.tokenizer,
         data=arguments.data,
-        options=ExportOptions(dtype=arguments.dtype, overwrite=arguments.overwrite),
+        options=ExportOptions(dtype=arguments.dtype, overwrite=arguments.overwrite, is_compared=not arguments.no_check),
+        bundle=bundle,
     )
     parity = result.parity
     print(f"checkpoint  {arguments.checkpoint}, step {result.step:,}")
     print(f"model       {result.huggingface_class}, {result.parameters:,} parameters, {arguments.dtype}")
-    print(
-        f"parity      largest logit difference {parity.max_abs_difference:.2e} "
-        f"(allowed {parity.allowed_difference:.2e}), same likeliest token at {parity.argmax_agreement:.1%} "
-        f"of {parity.positions:,} positions"
-    )
+    if parity is None:
+        print("parity      not compared")
+    else:
+        print(
+            f"parity      largest logit difference {parity.max_abs_difference:.2e} "
+            f"(allowed {parity.allowed_difference:.2e}), same likeliest token at {parity.argmax_agreement:.1%} "
+            f"of {parity.positions:,} positions"
+        )
+    _print_parts(result.parts)
     print(f"written     {result.folder}: {len(result.files)} files, {result.num_bytes / 1e6:,.1f} MB")
     return 0
+
+
+def _bundle_options(arguments: argparse.Namespace) -> "BundleOptions":
+    from gptdist.cli.detectors import personal_data, unsuitable_words
+    from gptdist.compress.bundle.parts import BundleOptions
+    from gptdist.compress.calibration import CalibrationOptions
+    from gptdist.errors import ConfigError
+
+    given = {name: getattr(arguments, f"calibration_{name}") for name in ("sequences", "length", "seed")}
+    named = {name: value for name, value in given.items() if value is not None}
+    calibration = CalibrationOptions(**named)
+    problems = calibration.problems()
+    if named and arguments.calibration is False:
+        problems.append("--no-calibration: contradicts --calibration-…; leave one out")
+    if problems:
+        raise ConfigError(problems)
+    counts = arguments.generations is not False and not arguments.no_check
+    return BundleOptions(
+        calibration=arguments.calibration or (True if named else arguments.calibration),
+        held_out=arguments.held_out,
+        baseline=arguments.baseline,
+        generations=arguments.generations,
+        activations=arguments.activations,
+        calibration_options=calibration,
+        detectors=(personal_data(), unsuitable_words(arguments.word_list)) if counts else (),
+    )
+
+
+def _print_parts(parts: "BundleParts") -> None:
+    if parts.baseline is not None:
+        print(
+            f"baseline    {parts.baseline['bits_per_byte']:.4f} bits/byte, {parts.baseline['loss']:.4f} nats/token on "
+            f"held-out windows"
+        )
+    if parts.findings is not None:
+        found = ", ".join(f"{kind} {count}" for kind, count in sorted(parts.findings.counts.items()) if count)
+        print(
+            f"texts       {parts.findings.generations} of its own, {parts.findings.tokens:,} tokens; "
+            f"found in them: {found or 'nothing that was looked for'}"
+        )
+    for name, reason in parts.left_out.items():
+        print(f"left out    {name.replace('_', '-')}: {reason}")

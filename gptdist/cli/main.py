@@ -26,6 +26,7 @@ COMMANDS = {
     "prune": "make a checkpoint's model smaller: weights at zero",
     "import": "make a checkpoint of weights that other programs wrote",
     "export": "write a checkpoint as a folder other tools load",
+    "bundle": "verify, sign, encrypt and decrypt an exported folder",
 }
 """Each sub-command and its one-line help; the code is the module ``gptdist.cli.<name>``."""
 

@@ -15,8 +15,12 @@ import numpy as np
 import torch
 
 from gptdist.checkpoint.find import resolve_checkpoint
+from gptdist.checkpoint.manifest import MANIFEST_NAME
 from gptdist.checkpoint.read import CheckpointReader
+from gptdist.compress.bundle.parts import BundleOptions, BundleParts, write_parts
+from gptdist.compress.bundle.sums import file_sha256, write_sums
 from gptdist.compress.export_folder import RECORD_FILE, RECORD_FORMAT, finished_folder
+from gptdist.compress.generate import TextModel
 from gptdist.compress.hf_model import TrainedModel, huggingface_weights, load_huggingface_model, quiet_transformers
 from gptdist.compress.hf_tokenizer import require_same_ids, tokenizer_files
 from gptdist.compress.model_card import model_card
@@ -51,6 +55,8 @@ class ExportOptions:
     """Most bytes of weights in one file."""
     overwrite: bool = False
     """Whether an earlier export is replaced."""
+    is_compared: bool = True
+    """Whether what was written is loaded and compared with the trained model, for which each has to fit into memory."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +66,11 @@ class ExportResult:
     folder: Path
     huggingface_class: str
     step: int
-    parity: Parity
+    parity: Parity | None
+    """None where nothing was compared."""
     files: tuple[WrittenFile, ...]
     parameters: int
+    parts: BundleParts
 
     @property
     def num_bytes(self) -> int:
@@ -77,6 +85,7 @@ def export_checkpoint(
     tokenizer: Path | None = None,
     data: Sequence[Path] = (),
     options: ExportOptions | None = None,
+    bundle: BundleOptions | None = None,
 ) -> ExportResult:
     """Write the newest whole checkpoint of ``checkpoint`` to ``output_folder`` in the Hugging Face layout.
 
@@ -84,8 +93,9 @@ def export_checkpoint(
         checkpoint: a run folder, its checkpoints folder, or a step folder.
         output_folder: where to; not there yet, or an earlier export that ``options`` allow to replace.
         tokenizer: folder of the tokenizer; default: the run's.
-        data: dataset folders on whose validation splits the models are compared; default: the run's.
+        data: dataset folders on whose splits is compared and measured; default: the run's.
         options: format and size of the files.
+        bundle: what goes with the model.
 
     Raises:
         CheckpointError: the checkpoint is missing or damaged.
@@ -95,14 +105,17 @@ def export_checkpoint(
             be written, or what was written computes another function.
     """
     reader = CheckpointReader(resolve_checkpoint(checkpoint))
-    config = reader.manifest.config
+    options, bundle = options or ExportOptions(), replace(bundle or BundleOptions(), data=tuple(data))
+    trained_with = trained_tokenizer(reader.manifest, tokenizer)
+    sample = validation_sample(reader.manifest.config, data) if options.is_compared else None
     return export_model(
         reader,
         output_folder,
-        tokenizer=trained_tokenizer(reader.manifest, tokenizer),
-        sample_tokens=validation_sample(config, data),
-        options=options or ExportOptions(),
+        tokenizer=trained_with,
+        sample_tokens=sample,
+        options=options,
         logits=partial(trained_logits, reader),
+        bundle=bundle,
     )
 
 
@@ -111,9 +124,10 @@ def export_model(
     output_folder: Path,
     *,
     tokenizer: Tokenizer,
-    sample_tokens: np.ndarray,
+    sample_tokens: np.ndarray | None,
     options: ExportOptions,
     logits: Logits,
+    bundle: BundleOptions | None = None,
 ) -> ExportResult:
     """Write an open checkpoint; see ``export_checkpoint``.
 
@@ -121,41 +135,42 @@ def export_model(
         trained: the checkpoint's reader.
         output_folder: where to.
         tokenizer: the one it was trained with.
-        sample_tokens: token ids [b, s] for the comparison.
+        sample_tokens: token ids [b, s] for the comparison; none where ``options`` ask for none.
         options: format and size of the files.
         logits: computes the trained model's logits.
+        bundle: what goes with the model.
 
     Raises:
         ExportError: as ``export_checkpoint``.
     """
     config = ModelConfig.from_tree(trained.manifest.config["model"], origin="checkpoint")
-    class_name = huggingface_class(config)
+    huggingface_class(config)  # refused now, and not with a folder half-written
     tokens = _checked_tokens(sample_tokens, config, options.dtype)
+    parity, text_model = None, None
     with finished_folder(output_folder, overwrite=options.overwrite) as folder:
         files = _write_weights(folder, config, trained, options)
         files += _write_descriptions(folder, config, tokenizer, options.dtype)
-        parity = _check(folder, tokenizer, tokens, dtype=options.dtype, logits=logits, where=str(output_folder))
-        record = {
-            "format": RECORD_FORMAT,
-            "format_version": 1,
-            "run": trained.manifest.config["name"],
-            "step": trained.manifest.step,
-            "huggingface_class": class_name,
-            "dtype": options.dtype,
-            "parameters": num_parameters(config),
-            "tokenizer_fingerprint": tokenizer.fingerprint,
-            "parity": parity.tree(),
-        }
-        files.append(write_text(folder / "README.md", model_card(trained.manifest, config, record)))
-        record["files"] = [asdict(file) for file in files]
-        files.append(write_text(folder / RECORD_FILE, json.dumps(record, indent=2) + "\n"))
+        if tokens is not None:
+            where = str(output_folder)
+            parity, text_model = _check(folder, tokenizer, tokens, dtype=options.dtype, logits=logits, where=where)
+        parts = write_parts(
+            folder,
+            trained,
+            tokenizer,
+            text_model,
+            options=bundle or BundleOptions(),
+            checkpoint=_checkpoint_of(trained),
+        )
+        files += parts.files
+        _write_records(folder, trained, options, (parity, parts), files)
     return ExportResult(
         folder=output_folder,
-        huggingface_class=class_name,
+        huggingface_class=huggingface_class(config),
         step=trained.manifest.step,
         parity=parity,
         files=tuple(files),
         parameters=num_parameters(config),
+        parts=parts,
     )
 
 
@@ -177,10 +192,48 @@ def trained_logits(reader: CheckpointReader, tokens: torch.Tensor, dtype: str) -
     return logits
 
 
-def _checked_tokens(sample: np.ndarray, config: ModelConfig, dtype: str) -> torch.Tensor:
+def _write_records(
+    folder: Path,
+    trained: TrainedModel,
+    options: ExportOptions,
+    found: tuple[Parity | None, BundleParts],
+    files: list[WrittenFile],
+) -> None:
+    """Write what tells of all others, and the hashes of all; ``files`` grows by it."""
+    config = ModelConfig.from_tree(trained.manifest.config["model"], origin="checkpoint")
+    parity, parts = found
+    record = {
+        "format": RECORD_FORMAT,
+        "format_version": 1,
+        "run": trained.manifest.config["name"],
+        "step": trained.manifest.step,
+        "huggingface_class": huggingface_class(config),
+        "dtype": options.dtype,
+        "parameters": num_parameters(config),
+        "tokenizer_fingerprint": parts.tokenizer_fingerprint,
+        "parity": None if parity is None else parity.tree(),
+        "left_out": parts.left_out,
+    }
+    measured = {"baseline": parts.baseline, "findings": parts.findings}
+    files.append(write_text(folder / "README.md", model_card(trained.manifest, config, record | measured)))
+    record["files"] = [asdict(file) for file in files]
+    files.append(write_text(folder / RECORD_FILE, json.dumps(record, indent=2) + "\n"))
+    write_sums(folder, {file.name: file.sha256 for file in files})
+
+
+def _checkpoint_of(trained: TrainedModel) -> tuple[str, str | None]:
+    """The name of a checkpoint's folder and its manifest's hash; without the latter where it is in memory alone."""
+    if isinstance(trained, CheckpointReader):
+        return trained.folder.name, file_sha256(trained.folder / MANIFEST_NAME)
+    return f"step_{trained.manifest.step:08d}", None
+
+
+def _checked_tokens(sample: np.ndarray | None, config: ModelConfig, dtype: str) -> torch.Tensor | None:
     """The tokens of the comparison, if the model can read them."""
     if dtype not in FORMATS:
         raise ExportError(f"dtype: {dtype} is not known; use {' or '.join(FORMATS)}")
+    if sample is None:
+        return None
     tokens = torch.from_numpy(np.asarray(sample, dtype=np.int64))
     if tokens.dim() != 2 or not tokens.numel() or tokens.shape[1] > config.seq_length:
         raise ExportError(
@@ -221,7 +274,7 @@ def _write_descriptions(folder: Path, config: ModelConfig, tokenizer: Tokenizer,
 
 def _check(
     folder: Path, tokenizer: Tokenizer, tokens: torch.Tensor, *, dtype: str, logits: Logits, where: str
-) -> Parity:
+) -> tuple[Parity, TextModel]:
     """Load the folder as a user would, and compare tokenizer and logits with what was trained."""
     from transformers import AutoTokenizer
 
@@ -237,5 +290,6 @@ def _check(
     parity = compare_logits(expected, found)
     if not parity.is_equal:
         parity = replace(parity, rounding=measure_rounding(model, tokens, found))
+        model.float()  # it was in fp64 for that; its values are fp32's
     require_equal(parity, where)
-    return parity
+    return parity, TextModel(model, exported_tokenizer)

@@ -9,8 +9,10 @@ import torch
 
 from gptdist.checkpoint.find import resolve_checkpoint
 from gptdist.checkpoint.read import CheckpointReader
+from gptdist.compress.bundle.sums import require_whole
+from gptdist.compress.hf_files import HuggingFaceWeights
 from gptdist.compress.hf_model import build_huggingface_model, load_huggingface_model, quiet_transformers
-from gptdist.compress.hf_tokenizer import huggingface_tokenizer
+from gptdist.compress.hf_tokenizer import TOKENIZER_FILES, huggingface_tokenizer
 from gptdist.compress.sampling import SamplingOptions
 from gptdist.compress.trained_on import trained_tokenizer
 from gptdist.config.model import ModelConfig
@@ -19,6 +21,8 @@ from gptdist.errors import CheckpointError, ConfigError, ExportError
 
 UNFINISHED_CHARACTER = "\ufffd"
 """What decoding gives for the first bytes of a character whose last bytes are in the next token."""
+
+_DESCRIPTIONS = ("config.json", "generation_config.json")
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ def open_text_model(path: Path, chosen_tokenizer: Path | None = None) -> TextMod
     """Open an exported folder, or the newest whole checkpoint of a run, on this machine's device.
 
     Raises:
+        BundleError: a file is not what the folder's ``SHA256SUMS`` says.
         CheckpointError: there is neither, or it is damaged.
         ExportError: the model has no counterpart, or the tokenizer is missing or another one.
     """
@@ -144,6 +149,8 @@ class _TextStream:
 def _open_exported(folder: Path) -> TextModel:
     from transformers import AutoTokenizer
 
+    weights = HuggingFaceWeights(folder).paths
+    require_whole(folder, [*_DESCRIPTIONS, *TOKENIZER_FILES, *(path.name for path in weights)])
     model = load_huggingface_model(folder)
     try:
         with quiet_transformers():

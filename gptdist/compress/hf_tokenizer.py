@@ -7,6 +7,8 @@ from typing import Any
 from gptdist.errors import ExportError
 from gptdist.tokenizer.tokenizer import Tokenizer
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+
 
 def tokenizer_files(tokenizer: Tokenizer, seq_length: int) -> dict[str, str]:
     """Return ``tokenizer.json`` and ``tokenizer_config.json``.

@@ -15,9 +15,11 @@ from gptdist.checkpoint.read import CheckpointReader
 from gptdist.checkpoint.same_model import model_differences
 from gptdist.checkpoint.verify import describe_file
 from gptdist.checkpoint.weights_only import require_free, write_weights
+from gptdist.compress.bundle.sums import require_whole
 from gptdist.compress.export import trained_logits
 from gptdist.compress.hf_files import HuggingFaceWeights
 from gptdist.compress.hf_model import load_huggingface_model
+from gptdist.compress.hf_tokenizer import TOKENIZER_FILES
 from gptdist.compress.parity import Parity, compare_logits, measure_rounding
 from gptdist.compress.trained_on import MAX_LOGIT_BYTES
 from gptdist.config.model import ModelConfig
@@ -88,6 +90,7 @@ def import_huggingface(source: Path, output: Path, options: ImportOptions) -> Im
     """Make the checkpoint ``output`` of a folder in the Hugging Face layout, and compare its logits with transformers'.
 
     Raises:
+        BundleError: a file is not what the folder's ``SHA256SUMS`` says.
         CheckpointError: ``output`` exists, or cannot be written.
         ModelImportError: the model has no counterpart here, files are damaged, or logits differ.
         ExportError: the config's model has no counterpart there, or transformers cannot load the folder.
@@ -99,7 +102,10 @@ def import_huggingface(source: Path, output: Path, options: ImportOptions) -> Im
     model = theirs if options.config is None else _checked_model(options.config.model, theirs, path)
     weights = HuggingFaceWeights(source)
     tokenizer, place = _tokenizer(options, model, source)
-    record = SourceRecord(path=str(source), files=tuple(describe_file(file) for file in [path, *weights.paths]))
+    files = tuple(describe_file(file) for file in [path, *weights.paths])
+    record = SourceRecord(path=str(source), files=files)
+    hashes = {file.name: file.sha256 for file in files}
+    require_whole(source, [*hashes, *TOKENIZER_FILES], hashes)
     found = _Found("huggingface", record, _run_config(options, model, place, output.name), _fingerprint(tokenizer))
     parity: list[Parity] = []
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gptdist.checkpoint.manifest import Manifest
+from gptdist.compress.generations import Findings
 from gptdist.config.exportable import FAMILIES
 from gptdist.config.model import ModelConfig
 
@@ -18,7 +19,7 @@ A {family} language model of {parameters:,} parameters, pretrained with gptdist 
 | | |
 | --- | --- |
 {rows}
-
+{measured}
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -28,8 +29,30 @@ inputs = tokenizer("def main():", return_tensors="pt")
 print(tokenizer.decode(model.generate(**inputs, max_new_tokens=40)[0]))
 ```
 
-`export.json` holds the files' SHA-256 and the figures of the comparison with the trained model.
+`DATA_CARD.md` says what it was trained on; `gptdist/` holds the tokens and figures of what was measured. `SHA256SUMS`
+has the hash of every file, and `export.json` the figures of the comparison with the trained model.
 This is a base model: it continues text. It has not been adjusted to follow instructions or to refuse any.
+"""
+
+
+_MEASURED = """
+## Measured on held-out text
+| source | loss (nats/token) | bits/byte | perplexity | tokens |
+| --- | --- | --- | --- | --- |
+{rows}
+
+"""
+
+_FOUND = """
+## Found in what it writes
+In {generations:,} texts that it wrote by itself, {tokens:,} tokens:
+
+| kind | found | in 1,000 tokens |
+| --- | --- | --- |
+{rows}
+
+Detectors miss some and find what is none; names and addresses of persons are not looked for.
+
 """
 
 
@@ -39,7 +62,7 @@ def model_card(manifest: Manifest, config: ModelConfig, record: Mapping[str, Any
     Args:
         manifest: of the checkpoint.
         config: of the model.
-        record: what ``export.json`` will say.
+        record: what ``export.json`` will say, and under ``baseline`` and ``findings`` what was measured, or none.
     """
     parity = record["parity"]
     rows = {
@@ -52,10 +75,7 @@ def model_card(manifest: Manifest, config: ModelConfig, record: Mapping[str, Any
         **_losses(manifest),
         "data": ", ".join(_sources(manifest.config)) or "not known",
         "tokenizer fingerprint": f"`{record['tokenizer_fingerprint']}`",
-        "largest difference to the trained model's logits": (
-            f"{parity['max_abs_difference']:.2e} (largest logit {parity['max_abs_logit']:.2f}, "
-            f"{parity['positions']:,} positions)"
-        ),
+        "largest difference to the trained model's logits": _difference(parity),
     }
     family = f"{FAMILIES[record['huggingface_class']]}-style"
     return _CARD.format(
@@ -64,6 +84,46 @@ def model_card(manifest: Manifest, config: ModelConfig, record: Mapping[str, Any
         parameters=record["parameters"],
         step=record["step"],
         rows="\n".join(f"| {name} | {value} |" for name, value in rows.items()),
+        measured=_measured(record["baseline"]) + _found(record["findings"]),
+    )
+
+
+def _difference(parity: Mapping[str, Any] | None) -> str:
+    if parity is None:
+        return "was not measured"
+    return (
+        f"{parity['max_abs_difference']:.2e} (largest logit {parity['max_abs_logit']:.2f}, "
+        f"{parity['positions']:,} positions)"
+    )
+
+
+def _measured(baseline: Mapping[str, Any] | None) -> str:
+    """The table of what the exported model scores."""
+    if baseline is None:
+        return ""
+    rows = [
+        f"| {one['name']} | {one['loss']:.4f} | {one['bits_per_byte']:.4f} | {one['perplexity']:,.2f} | "
+        f"{one['tokens']:,} |"
+        for one in baseline["sources"]
+    ]
+    tokens = sum(one["tokens"] for one in baseline["sources"] if one["weight"])
+    rows.append(
+        f"| mixture | {baseline['loss']:.4f} | {baseline['bits_per_byte']:.4f} | {baseline['perplexity']:,.2f} | "
+        f"{tokens:,} |"
+    )
+    return _MEASURED.format(rows="\n".join(rows))
+
+
+def _found(findings: Findings | None) -> str:
+    """The table of what detectors found in texts that the model wrote."""
+    if findings is None:
+        return ""
+    rows = [
+        f"| {kind} | {count:,} | {findings.per_thousand_tokens(kind):.2f} |"
+        for kind, count in sorted(findings.counts.items())
+    ]
+    return _FOUND.format(
+        generations=findings.generations, tokens=findings.tokens, rows="\n".join(row.replace("_", " ") for row in rows)
     )
 
 

@@ -72,7 +72,11 @@ def write_model(
 
 def write_text(path: Path, text: str) -> WrittenFile:
     """Write a UTF-8 text file; on disk when it returns."""
-    content = text.encode()
+    return write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> WrittenFile:
+    """Write a small file; on disk when it returns."""
     with path.open("wb") as file:
         file.write(content)
         _to_disk(file)

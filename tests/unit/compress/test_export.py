@@ -84,14 +84,16 @@ def test_folder_loads_and_is_the_trained_model(
 def test_folder_holds_what_its_record_says(export: Exporter, tmp_path: Path) -> None:
     result = export(trained(), tmp_path / "out")
 
-    found = {path.name: path for path in (tmp_path / "out").iterdir()}
+    out = tmp_path / "out"
+    found = {str(path.relative_to(out)): path for path in out.rglob("*") if path.is_file()}
     weights = {"config.json", "generation_config.json", "model.safetensors"}
-    assert found.keys() == weights | {"tokenizer.json", "tokenizer_config.json", "README.md", "export.json"}
+    texts = {"tokenizer.json", "tokenizer_config.json", "README.md", "DATA_CARD.md", "export.json", "SHA256SUMS"}
+    assert found.keys() == weights | texts | {"gptdist/run_config.yaml", "gptdist/provenance.json"}
     assert [path.name for path in tmp_path.iterdir()] == ["out"], "no temporary folder is left"
     record = json.loads(found["export.json"].read_text())
     assert (record["run"], record["step"], record["huggingface_class"]) == ("small", 30, "GPT2LMHeadModel")
     assert record["parity"]["max_abs_difference"] == result.parity.max_abs_difference
-    assert {file["name"] for file in record["files"]} == found.keys() - {"export.json"}
+    assert {file["name"] for file in record["files"]} == found.keys() - {"export.json", "SHA256SUMS"}
     for file in record["files"]:
         assert hashlib.sha256(found[file["name"]].read_bytes()).hexdigest() == file["sha256"]
     card = found["README.md"].read_text()

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from gptdist.checkpoint.manifest import read_manifest
 from gptdist.checkpoint.read import CheckpointReader
+from gptdist.checkpoint.seals import SUMS_NAME
 from gptdist.checkpoint.verify import verify
 from gptdist.cli.main import main
 from gptdist.compress import import_model
@@ -217,6 +218,7 @@ def _refused(folder: Path, message: str, output: Path | None = None) -> None:
 def _edit_json(path: Path, **changes: Any) -> None:
     tree = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({key: value for key, value in tree.items() if value != "gone"}))
+    (path.parent / SUMS_NAME).unlink(missing_ok=True)  # another writer's folder has none
 
 
 REFUSED = [
