@@ -2,6 +2,7 @@
 
 import argparse
 
+from gptdist.cli.prune_sensitivity import add_sensitivity
 from gptdist.cli.prune_structure import add_structure
 from gptdist.cli.prune_weights import add_weights
 
@@ -11,3 +12,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     add_weights(actions)
     add_structure(actions)
+    add_sensitivity(actions)

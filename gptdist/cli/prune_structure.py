@@ -28,27 +28,28 @@ def add_structure(actions: Any) -> None:
     search.add_argument("--axes", metavar="A,B", help="of ffn, hidden, heads, layers (default: all but layers)")
     search.add_argument("--multiple-of", type=int, metavar="N", help="of new widths (default: 8)")
     search.add_argument("--candidates", type=int, metavar="N", help="shapes whose loss is measured (default: 8)")
-    add_importance(parser)
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--write-config", type=Path, metavar="FILE", help="config of a run that trains it on")
-    add_calibration(parser)
-    parser.set_defaults(run=_run)
-
-
-def add_importance(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say how units are compared."""
-    units = parser.add_argument_group("how units are compared")
-    units.add_argument("--over-tokens", default="mean", choices=("mean", "l2"), help="in a sequence (default: mean)")
-    units.add_argument("--over-sequences", default="l2", choices=("mean", "l2"), help="of those (default: l2)")
+    units = add_importance(parser)
     units.add_argument(
         "--layers-by",
         default="influence",
         choices=("influence", "loss"),
         help="how far a layer turns its input (default), or what the loss is without it",
     )
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--write-config", type=Path, metavar="FILE", help="config of a run that trains it on")
+    add_calibration(parser)
+    parser.set_defaults(run=_run)
+
+
+def add_importance(parser: argparse.ArgumentParser) -> Any:
+    """Add the options that say how units are compared, and return their group."""
+    units = parser.add_argument_group("how units are compared")
+    units.add_argument("--over-tokens", default="mean", choices=("mean", "l2"), help="in a sequence (default: mean)")
+    units.add_argument("--over-sequences", default="l2", choices=("mean", "l2"), help="of those (default: l2)")
     units.add_argument(
         "--held-out-sequences", type=int, default=32, metavar="N", help="on which losses are measured (default: 32)"
     )
+    return units
 
 
 def _run(arguments: argparse.Namespace) -> None:

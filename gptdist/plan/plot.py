@@ -53,7 +53,7 @@ PAPER, INK = "#fefefd", "#22262b"
 SHOWN_FRACTION = 0.02
 """Parts of a step from which on they are named in the bar; all are in the legend."""
 
-_STYLE = {
+PICTURE_STYLE = {
     "figure.facecolor": PAPER,
     "axes.facecolor": PAPER,
     "legend.facecolor": PAPER,
@@ -69,6 +69,7 @@ _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "plan",
 }
+"""Of matplotlib, for every picture of this framework."""
 
 
 def check_path(path: Path, option: str, suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
@@ -87,7 +88,7 @@ def plot_plan(sizes: Sizes) -> "Figure":
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(_STYLE):  # type: ignore[arg-type]  # its stubs list names, ours are a plain dict
+    with mpl.rc_context(PICTURE_STYLE):  # type: ignore[arg-type]  # its stubs list names, ours are a plain dict
         figure = Figure(figsize=(11.0, 8.0), layout="constrained")
         FigureCanvasAgg(figure)
         grid = figure.add_gridspec(2, 2, height_ratios=[3.2, 1.0])
@@ -112,7 +113,7 @@ def draw(sizes: Sizes, kind: str) -> bytes:
     import matplotlib as mpl
 
     content = io.BytesIO()
-    with mpl.rc_context(_STYLE):  # type: ignore[arg-type]  # as above; text of an SVG is set when it is written
+    with mpl.rc_context(PICTURE_STYLE):  # type: ignore[arg-type]  # as above; text of an SVG is set when it is written
         metadata = {"Date": None} if kind == "svg" else {}  # the same plan is the same bytes
         plot_plan(sizes).savefig(content, format=kind, dpi=150, metadata=metadata)
     return content.getvalue()

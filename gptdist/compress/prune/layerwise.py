@@ -92,9 +92,9 @@ def prune_layers(
             prefix = f"decoder.layers.{index}."
             chosen = {name: module for name, module in linears(layer, prefix).items() if name in names}
             if chosen:
-                seen = _watch(layer, chosen, inputs, options)
+                seen = watch(layer, chosen, inputs, options)
                 for name, module in chosen.items():
-                    _prune_matrix(name, module, seen[name], config, options)
+                    prune_matrix(name, module, seen[name], config, options)
                 logger.info("layer %d of %d: %d matrices pruned", index, len(layers), len(chosen))
             if index < last:
                 inputs.through(layer)
@@ -106,10 +106,21 @@ def linears(layer: nn.Module, prefix: str) -> dict[str, nn.Module]:
     return {name: module for name, module in found.items() if is_hidden_matrix(name)}
 
 
-def _watch(
+def watch(
     layer: nn.Module, chosen: Mapping[str, nn.Module], inputs: LayerInputs, options: WeightOptions
 ) -> dict[str, list[Seen]]:
-    """Return what each matrix of each module sees of all sequences."""
+    """Return what each matrix of each module sees of all sequences, which stay before the layer.
+
+    Args:
+        layer: of the model.
+        chosen: its modules, by the name of their matrix.
+        inputs: hidden states before the layer.
+        options: by which method.
+
+    Raises:
+        CheckpointError: inputs are not finite.
+        ConfigError: an expert got no token.
+    """
     kind = InputNorms if options.method == "wanda" else InputProducts
     seen: dict[str, list[Seen]] = {}
     with ExitStack() as hooks:
@@ -150,7 +161,8 @@ def _check(name: str, seen: list[Seen]) -> None:
         )
 
 
-def _prune_matrix(name: str, module: nn.Module, seen: list[Seen], config: ModelConfig, options: WeightOptions) -> None:
+def prune_matrix(name: str, module: nn.Module, seen: list[Seen], config: ModelConfig, options: WeightOptions) -> None:
+    """Make weights of a module zero in place, by what its matrices have ``seen``."""
     weight: Tensor = module.weight  # type: ignore[assignment]  # a module's attribute may also be a module
     for one, matrix in zip(seen, _stacked(weight), strict=True):
         for part in matrices_of(matrix, name, config):
