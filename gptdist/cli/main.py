@@ -21,6 +21,7 @@ COMMANDS = {
     "checkpoint": "list, show, verify and average checkpoints",
     "resume-check": "replay the steps between two checkpoints and say PASS or FAIL",
     "audit": "prove from a run's records that every sample was seen as scheduled",
+    "finetune": "train a model further on prompts with completions, or on chats",
     "evaluate": "validation loss and bits per byte of a checkpoint",
     "generate": "continue a prompt",
     "prune": "make a checkpoint's model smaller: weights at zero",
