@@ -132,6 +132,15 @@ def merged_logits(path: Path, tokens: torch.Tensor) -> torch.Tensor:
         return model(tokens, torch.arange(tokens.shape[1])[None], None)
 
 
+def exported_logits(path: Path, output: Path, tokens: torch.Tensor) -> torch.Tensor:
+    from gptdist.compress.export import export_checkpoint
+    from gptdist.compress.hf_model import load_huggingface_model
+
+    export_checkpoint(path, output)
+    with torch.no_grad():
+        return load_huggingface_model(output)(tokens).logits
+
+
 @pytest.mark.parametrize("model", list(MODELS))
 def test_adapters_begin_as_nothing_cost_little_and_merge_into_the_weights(folder: Path, model: str) -> None:
     tree = lora_tree(folder, f"inside-{model}", model=model)
@@ -145,6 +154,8 @@ def test_adapters_begin_as_nothing_cost_little_and_merge_into_the_weights(folder
     merged = run_ranks(1, merged_logits, folder / f"inside-{model}", seen["tokens"])[0]
     assert (merged - seen["last"]).abs().max() <= LOGIT_TOLERANCE
     assert (merged - base).abs().max() > 1000 * LOGIT_TOLERANCE, "the adapters have learnt something"
+    exported = run_ranks(1, exported_logits, folder / f"inside-{model}", folder / f"hf-{model}", seen["tokens"])[0]
+    assert (exported - seen["last"]).abs().max() <= LOGIT_TOLERANCE
 
 
 def test_the_same_command_resumes_here_bit_for_bit_and_on_another_layout(folder: Path, references) -> None:

@@ -105,3 +105,43 @@ def test_a_step_of_which_nothing_counts_is_refused(folder: Path) -> None:
         run_ranks(1, train_steps, tree, 1)
     with pytest.raises(AssertionError, match=r"prose: by data.loss_mask no token of its validation windows counts"):
         run_ranks(1, validation_loss, tree)
+
+
+def test_masks_of_conversations_count_over_the_whole_batch(folder: Path) -> None:
+    import json
+
+    from data_prep.conversations.dataset import ConversationOptions, prepare_conversations
+    from gptdist.tokenizer.byte import ByteTokenizer
+
+    lines = [{"prompt": "p" * (1 + i % 9) + f"{i}:", "completion": "c" * (1 + i * i % 17)} for i in range(80)]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    prepare_conversations(
+        [folder / "pairs.jsonl"], folder / "pairs", ByteTokenizer(), ConversationOptions(32, validation_fraction=0.2)
+    )
+    data = {"loss_mask": {}, "sources": [{"path": str(folder / "pairs")}], "separate_documents": True}
+
+    def tree_of(layout: TestedLayout, micro_batch_size: int) -> dict[str, Any]:
+        tree = masked_tree(folder, layout, micro_batch_size, f"pairs-{layout}-{micro_batch_size}", {})
+        return tree | {"data": tree["data"] | data}
+
+    expected = train_on(ONE_RANK, tree_of(ONE_RANK, 8))
+    loss = run_ranks(1, completion_loss, tree_of(ONE_RANK, 4) | {"run_dir": str(folder / "plain-pairs")})[0]
+    assert expected.steps[0][1] == pytest.approx(loss, abs=LOSS_TOLERANCE)
+    for layout, size in ((TestedLayout(2, 1, 1), 1), (TestedLayout(2, 0, 1, context_parallel_size=2), 2)):
+        assert_same_training(train_on(layout, tree_of(layout, size)), expected)
+
+
+def completion_loss(tree: dict[str, Any]) -> float:
+    """Return the mean loss of the first batch over what is learnt, by torch's cross-entropy over all logits."""
+    import torch
+    from torch.nn import functional
+
+    from gptdist.data.batches import Batch
+
+    run = open_run(tree)
+    batch = Batch.of(run.data.rows(0, 8), run.device.torch_device, run.rules)
+    logits = run.engine.module(batch.tokens, batch.positions(), batch.attention_mask())
+    learnt = {ord("c"), 256}
+    is_learnt = torch.tensor([label in learnt for label in batch.labels.flatten().tolist()])
+    loss = functional.cross_entropy(logits.flatten(0, 1)[is_learnt], batch.labels.flatten()[is_learnt])
+    return loss.item()
