@@ -211,9 +211,10 @@ def _print_sample(traced: "TracedSample") -> None:
         place += f", byte {part.offset}" if part.offset is not None else ""
         place += f", piece {part.piece}" if part.piece else ""
         url = f", {part.url}" if part.url else ""
+        learnt = "" if part.learnt_tokens is None else f", {part.learnt_tokens} of them learnt"
         print(
             f"  {part.tokens:>6} tokens from {part.document_token} of {part.document_tokens}: "
-            f"{part.path}{place}{url}; {part.shard} document {part.document}"
+            f"{part.path}{place}{url}; {part.shard} document {part.document}{learnt}"
         )
 
 

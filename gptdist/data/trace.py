@@ -42,6 +42,9 @@ class TracedDocument:
     document_tokens: int
     """Tokens of the whole document or piece, end-of-document and padding behind it included."""
 
+    learnt_tokens: int | None = None
+    """Tokens of it in the sample that count as labels by the data's own mask; None where it has none."""
+
 
 @dataclass(frozen=True)
 class TracedSample:
@@ -82,7 +85,7 @@ def open_traced_data(config: RunConfig, fingerprints: Mapping[str, str]) -> Trai
 
 
 def trace_samples(data: TrainingData, samples: Sequence[int]) -> list[TracedSample]:
-    """Return the documents of ``samples``, in their order; reads no tokens.
+    """Return the documents of ``samples``, in their order; reads no tokens but where these have a mask.
 
     Raises:
         DataError: a provenance file is missing or damaged.
@@ -98,7 +101,9 @@ def trace_samples(data: TrainingData, samples: Sequence[int]) -> list[TracedSamp
             first_token=address.first_token,
             tokens=data.row_tokens,
             documents=tuple(
-                _part(address.first_token, data.row_tokens, span, origins[address.source, span]) for span in found
+                _part(data.datasets[address.source], address.first_token, data.row_tokens, span=span, origin=origin)
+                for span in found
+                for origin in (origins[address.source, span],)
             ),
         )
         for sample, address, found in zip(samples, addresses, spans, strict=True)
@@ -119,8 +124,9 @@ def _origins(
     }
 
 
-def _part(start: int, count: int, span: DocumentSpan, origin: Provenance) -> TracedDocument:
+def _part(dataset: TokenDataset, start: int, count: int, *, span: DocumentSpan, origin: Provenance) -> TracedDocument:
     first = max(start, span.first_token)
+    tokens = min(start + count, span.last_token + 1) - first
     return TracedDocument(
         path=origin.path,
         record=origin.record,
@@ -133,6 +139,7 @@ def _part(start: int, count: int, span: DocumentSpan, origin: Provenance) -> Tra
         document=span.document,
         begin=first - start,
         document_token=first - span.first_token,
-        tokens=min(start + count, span.last_token + 1) - first,
+        tokens=tokens,
         document_tokens=span.last_token + 1 - span.first_token,
+        learnt_tokens=int((dataset.read_sample(first, tokens) >= 0).sum()) if dataset.has_masks else None,
     )

@@ -1,6 +1,7 @@
 """``gptdist finetune`` makes a run config of any model and conversations, and the same command finds it again."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from gptdist.data.rules import SampleRules
 from gptdist.tokenizer.byte import ByteTokenizer
 from launch.checks import check_run
 from tests.support.datasets import GPT2, LLAMA, write_dataset
-from tests.unit.compress.small_models import llama, megatron_model
+from tests.unit.compress.small_models import TrainedModel, llama, megatron_model, trained
 from tests.unit.compress.test_export_checkpoint import export, saved_run
 
 BYTES = ByteTokenizer()
@@ -178,7 +179,8 @@ def test_datasets_that_do_not_go_together_are_refused(folder: Path, tmp_path: Pa
     assert "for16: has no split 'train', only validation; add data" in capsys.readouterr().err
 
 
-def test_packed_conversations_lose_what_each_loses_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("make", [llama, trained])
+def test_packed_conversations_lose_what_each_loses_alone(make: Callable[[], TrainedModel], tmp_path: Path) -> None:
     path = write_pairs(tmp_path / "pairs.jsonl", 12)
     prepare_conversations([path], tmp_path / "data", BYTES, ConversationOptions(24, validation_fraction=0.2))
     dataset = TokenDataset(tmp_path / "data", "train")
@@ -189,7 +191,7 @@ def test_packed_conversations_lose_what_each_loses_alone(tmp_path: Path) -> None
     alone = [(tokens, learnt) for tokens, learnt in said if tokens[:4].tobytes() in within]
     rules = SampleRules(document_end=BYTES.eod_id)
 
-    with megatron_model(llama()) as (model, _), torch.inference_mode():
+    with megatron_model(make()) as (model, _), torch.inference_mode():
 
         def nats(row: np.ndarray, rules: SampleRules) -> float:
             batch = Batch.of([row], torch.device("cpu"), rules)

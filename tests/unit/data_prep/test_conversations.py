@@ -16,6 +16,7 @@ from gptdist.data.batches import Batch, cut_rows
 from gptdist.data.dataset import TokenDataset
 from gptdist.data.rules import LossMask, SampleRules
 from gptdist.data.sources import TrainingData, validation_sources
+from gptdist.data.trace import trace_samples
 from gptdist.data.verify import verify_dataset
 from gptdist.errors import ConfigError, DataError
 from gptdist.tokenizer.byte import ByteTokenizer
@@ -223,6 +224,9 @@ def test_labels_are_completions_and_ends_alone_and_prompts_change_no_label(folde
     assert torch.equal(pieces.labels.view(batch.labels.shape), batch.labels)
     only_ends = LossMask(ignored=(ord("c"),), document_end=END).labels(np.stack(rows))
     assert set(only_ends[only_ends >= 0].tolist()) == {END}
+    traced = [part for one in trace_samples(data, range(len(rows))) for part in one.documents]
+    whole = [part for part in traced if part.begin < 32]  # the last token of a row is the next sample's first
+    assert sum(part.learnt_tokens or 0 for part in whole) == splits["train"]["learnt_tokens"]
     (source,) = validation_sources(config)
     found = Batch.of(source.rows(0, len(source.first_tokens)), torch.device("cpu"), rules).labels
     assert int((found >= 0).sum()) == splits["validation"]["learnt_tokens"]
