@@ -16,8 +16,7 @@ def partial_path(path: Path) -> Path:
 def publish(path: Path) -> None:
     """Give the finished ``partial_path(path)`` its name, once its content is on the disk."""
     partial = partial_path(path)
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
+    sync_file(partial)
     replace(partial, path)
 
 
@@ -31,6 +30,12 @@ def replace(source: Path, target: Path) -> None:
     """Rename ``source`` to ``target``, durably; a file there is replaced, a folder has to be gone."""
     source.replace(target)
     sync_folder(target.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Bring a file's content to the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:

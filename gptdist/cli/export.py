@@ -9,12 +9,35 @@ if TYPE_CHECKING:
     from gptdist.compress.bundle.parts import BundleOptions, BundleParts
 
 
+DTYPES = {"hf": ("float32", "bfloat16"), "gguf": ("float32", "float16", "q8_0"), "onnx": ("float32",)}
+"""Number formats of each target."""
+
+PACKAGES = {"gguf": ("gguf",), "onnx": ("onnx", "onnxscript", "onnxruntime")}
+"""What a target needs beside gptdist's own packages, by name of import."""
+
+_PARTS = (
+    *("calibration", "calibration_sequences", "calibration_length", "calibration_seed", "held_out", "baseline"),
+    *("generations", "word_list", "activations", "no_check", "data"),
+)
+"""Options of what goes with the model."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="run folder, or one checkpoint's folder")
-    parser.add_argument("--to", choices=["hf"], required=True, help="hf: Hugging Face layout, read by transformers")
+    parser.add_argument(
+        "--to",
+        choices=list(DTYPES),
+        required=True,
+        help="hf: Hugging Face layout, read by transformers; gguf: for llama.cpp; onnx: a graph",
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="number format of weights")
+    parser.add_argument(
+        "--dtype",
+        choices=sorted({dtype for dtypes in DTYPES.values() for dtype in dtypes}),
+        default="float32",
+        help="number format of weights: float32; of hf also bfloat16, of gguf float16 and q8_0",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export in DIR")
     parser.add_argument(
         "--tokenizer", type=Path, metavar="DIR", help="tokenizer folder (default: the run's); must be the same one"
@@ -56,6 +79,64 @@ def _add_parts(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Export, and print what was written and how it compares."""
+    _check_target(arguments)
+    if arguments.to == "hf":
+        _export(arguments)
+    else:
+        _export_otherwise(arguments)
+    return 0
+
+
+def _check_target(arguments: argparse.Namespace) -> None:
+    from importlib.util import find_spec
+
+    from gptdist.errors import ConfigError
+
+    bad, dtypes = [], DTYPES[arguments.to]
+    if arguments.dtype not in dtypes:
+        bad.append(f"--dtype: {arguments.dtype} is not written with --to {arguments.to}; use {' or '.join(dtypes)}")
+    if any(find_spec(package) is None for package in PACKAGES.get(arguments.to, ())):
+        bad.append(f"--to {arguments.to}: its packages are not installed; pip install 'gptdist[export]'")
+    if arguments.to != "hf":
+        given = {name: getattr(arguments, name) for name in _PARTS}
+        bad += [
+            f"--{name.replace('_', '-')}: belongs to --to hf, not {arguments.to}; leave it out"
+            for name, value in given.items()
+            if value not in (None, False, [])
+        ]
+    if bad:
+        raise ConfigError(bad)
+
+
+def _export_otherwise(arguments: argparse.Namespace) -> None:
+    warnings.filterwarnings("ignore", module=r"megatron")
+    from gptdist.compress.as_checkpoint import opened_as_checkpoint
+    from gptdist.compress.trained_on import trained_tokenizer
+
+    with opened_as_checkpoint(arguments.checkpoint, arguments.output, arguments.tokenizer) as reader:
+        tokenizer = trained_tokenizer(reader.manifest, arguments.tokenizer)
+        if arguments.to == "gguf":
+            from gptdist.compress.gguf_export import export_gguf
+
+            result = export_gguf(
+                reader, arguments.output, tokenizer, dtype=arguments.dtype, overwrite=arguments.overwrite
+            )
+        else:
+            from gptdist.compress.onnx_export import export_onnx
+
+            result = export_onnx(reader, arguments.output, tokenizer, overwrite=arguments.overwrite)
+        step = reader.manifest.step
+    parity = result.parity
+    print(f"checkpoint  {arguments.checkpoint}, step {step:,}")
+    print(
+        f"parity      largest logit difference {parity.max_abs_difference:.2e} "
+        f"(allowed {parity.allowed_difference:.2e}) at {parity.positions:,} positions, weights rounded to "
+        f"{arguments.dtype} on both sides"
+    )
+    print(f"written     {result.folder}: {result.num_bytes / 1e6:,.1f} MB")
+
+
+def _export(arguments: argparse.Namespace) -> None:
     # megatron-core says at import that optional CUDA libraries are not there; nothing here needs them
     warnings.filterwarnings("ignore", module=r"megatron")
     from gptdist.compress.export import ExportOptions, export_checkpoint
@@ -82,7 +163,6 @@ def run(arguments: argparse.Namespace) -> int:
         )
     _print_parts(result.parts)
     print(f"written     {result.folder}: {len(result.files)} files, {result.num_bytes / 1e6:,.1f} MB")
-    return 0
 
 
 def _bundle_options(arguments: argparse.Namespace) -> "BundleOptions":

@@ -6,9 +6,13 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from gptdist.durable import swap_in, sync_folder
+from gptdist.compress.bundle.sums import write_sums
+from gptdist.compress.safetensors_export import WrittenFile, write_text
+from gptdist.durable import swap_in, sync_file, sync_folder
 from gptdist.errors import ExportError
 
 logger = logging.getLogger(__name__)
@@ -44,6 +48,28 @@ def finished_folder(final: Path, *, overwrite: bool) -> Iterator[Path]:
         raise ExportError(f"{place}: {error.strerror or error}; make room, or choose another folder") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def finished_export(final: Path, facts: dict[str, Any], *, overwrite: bool) -> Iterator[tuple[Path, list[WrittenFile]]]:
+    """Give a folder to fill and a list of its files to add to; at the end it gets its record and its hashes.
+
+    Args:
+        final: the name it gets.
+        facts: what the record says; may grow in the block.
+        overwrite: whether an earlier export under that name is replaced.
+
+    Raises:
+        ExportError: as ``finished_folder``.
+    """
+    files: list[WrittenFile] = []
+    with finished_folder(final, overwrite=overwrite) as folder:
+        yield folder, files
+        for file in files:
+            sync_file(folder / file.name)
+        record = {"format": RECORD_FORMAT, "format_version": 1, **facts, "files": [asdict(file) for file in files]}
+        files.append(write_text(folder / RECORD_FILE, json.dumps(record, indent=2) + "\n"))
+        write_sums(folder, {file.name: file.sha256 for file in files})
 
 
 def _require_replaceable(final: Path, *, overwrite: bool) -> None:

@@ -1,6 +1,6 @@
 """Trained weights as a transformers model, in memory or from an exported folder."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -57,16 +57,25 @@ def build_huggingface_model(config: ModelConfig, trained: TrainedModel, *, eod_i
     Raises:
         ExportError: no Hugging Face class computes this model's function.
     """
+    return model_of_weights(config, huggingface_weights(config, trained), eod_id=eod_id)
+
+
+def model_of_weights(config: ModelConfig, weights: Iterable[tuple[str, torch.Tensor]], *, eod_id: int) -> Any:
+    """Return a transformers model in fp32 of its own tensors, ready to evaluate.
+
+    Raises:
+        ExportError: no Hugging Face class computes this model's function.
+    """
     tree = huggingface_config(config, eod_id=eod_id)
     model_class = getattr(transformers, tree["architectures"][0])
     with quiet_transformers():
         model, report = model_class.from_pretrained(
             None,
             config=model_class.config_class.from_dict(tree),
-            state_dict=dict(huggingface_weights(config, trained)),
+            state_dict=dict(weights),
             output_loading_info=True,
         )
-    _require_all_loaded(report, "checkpoint")
+    require_all_loaded(report, "checkpoint")
     return model.eval()
 
 
@@ -84,7 +93,7 @@ def load_huggingface_model(folder: Path) -> Any:
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         first_line = str(error).strip().partition("\n")[0]
         raise ExportError(f"{folder}: transformers cannot load it ({first_line}); export it again") from error
-    _require_all_loaded(report, str(folder))
+    require_all_loaded(report, str(folder))
     return model.eval()
 
 
@@ -102,7 +111,7 @@ def quiet_transformers() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _require_all_loaded(report: dict[str, Any], where: str) -> None:
+def require_all_loaded(report: dict[str, Any], where: str) -> None:
     """Refuse what transformers only warns of: a tensor it initialised itself, or did not use."""
     for key in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
         if report[key]:
