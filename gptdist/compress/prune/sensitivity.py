@@ -154,7 +154,7 @@ def measure_sensitivity(source: Path, beside: Path, options: SensitivityOptions)
         manifest = reader.manifest
         config = ModelConfig.from_tree(manifest.config["model"], origin=str(reader.folder))
         looked_at, whence = calibration_tokens(source, manifest, options.data, options.calibration)
-        held_out = held_out_tokens(manifest, options.data, options.calibration, options.held_out_sequences)
+        held_out = held_out_tokens(source, manifest, options.data, options.calibration, options.held_out_sequences)
         with loaded(reader, options.device) as (model, _):
             importance = measure_importance(model, config, looked_at, options.importance)
             return Sensitivity(

@@ -153,7 +153,7 @@ def _decide(
     legal = [] if options.search is None else legal_shapes(config, options.search, Layout.of(reader.manifest.config))
     requested = None if options.requested is None else options.requested.shape(config)
     looked_at, whence = calibration_tokens(source, reader.manifest, options.data, options.calibration)
-    held_out = held_out_tokens(reader.manifest, options.data, options.calibration, options.held_out_sequences)
+    held_out = held_out_tokens(source, reader.manifest, options.data, options.calibration, options.held_out_sequences)
     logger.info("looking at %s", whence)
     with loaded(reader, options.device) as (model, mesh):
         importance = measure_importance(model, config, looked_at, options.importance)

@@ -1,9 +1,11 @@
 """The command cuts a saved run to half; what it writes exports, and describes the run that trains it on."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,14 +13,17 @@ from gptdist.checkpoint.manifest import Manifest, read_manifest
 from gptdist.checkpoint.read import CheckpointReader
 from gptdist.checkpoint.verify import verify
 from gptdist.cli.main import main
+from gptdist.compress.bundle.held_out import HeldOut, held_out_bytes
+from gptdist.compress.calibration import CalibrationOptions
 from gptdist.compress.prune import structure
+from gptdist.compress.prune.held_out import BUNDLED_FILE, held_out_tokens
 from gptdist.compress.prune.next_run import file_problems, next_run
 from gptdist.compress.prune.slicing import Kept, KeptLayer, pruned_tensors
 from gptdist.compress.prune.structure import UNITS_FILE
 from gptdist.config.load import load_config
 from gptdist.config.model import ModelConfig
 from gptdist.config.run import RunConfig
-from gptdist.errors import CheckpointError, ConfigError
+from gptdist.errors import CheckpointError, ConfigError, ExportError
 from gptdist.model.arithmetic import num_parameters
 from tests.support.datasets import GPT2, LLAMA, run_tree
 from tests.unit.compress import test_export_checkpoint
@@ -130,14 +135,42 @@ def test_a_run_that_cannot_be_is_refused(tmp_path: Path) -> None:
     ]
 
 
-def test_a_huggingface_folder_is_cut_too(gpt2_run: tuple[Path, TrainedModel], tmp_path: Path) -> None:
+def test_a_huggingface_folder_is_cut_too(
+    gpt2_run: tuple[Path, TrainedModel], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run_folder, model = gpt2_run
     exported = tmp_path / "exported"
     assert main(["export", str(run_folder), "--to", "hf", "--output", str(exported)]) == 0
-    data = run_folder.parent / "data/code"
-    assert prune(exported, tmp_path / "cut", "--ffn", "64", "--data", str(data)) == 0
+    assert prune(exported, tmp_path / "cut", "--ffn", "64") == 0  # with the tokens that came with it
     assert_is_a_slice(tmp_path / "cut", model)
-    assert read_manifest(tmp_path / "cut").origin.sources[0].path == str(exported)
+    origin = read_manifest(tmp_path / "cut").origin
+    assert origin is not None
+    assert origin.sources[0].path == str(exported)
+    assert origin.facts["calibration"].startswith("the first 6 sequences of gptdist/calibration.safetensors")
+    data = run_folder.parent / "data/code"
+    shutil.rmtree(exported / "gptdist")
+    (exported / "SHA256SUMS").unlink()
+    assert prune(exported, tmp_path / "again", "--ffn", "64") == 2
+    assert "imported without any; name a dataset with --data" in capsys.readouterr().err
+    assert prune(exported, tmp_path / "again", "--ffn", "64", "--data", str(data)) == 0
+
+
+def test_held_out_tokens_of_an_export_come_from_each_source_in_turn(tmp_path: Path) -> None:
+    rows = [np.full((count, 9), token, np.int32) for count, token in ((3, 5), (1, 6), (2, 7))]
+    weights = (0.5, 0.5, 0.0)  # the last is a named set, no part of the mixture
+    named = [
+        HeldOut(str(ids[0, 0]), weight, ids, np.ones(len(ids), np.int64))
+        for ids, weight in zip(rows, weights, strict=True)
+    ]
+    (tmp_path / "gptdist").mkdir()
+    path = tmp_path / BUNDLED_FILE
+    path.write_bytes(held_out_bytes(named))
+    manifest = trained(seq_length=6).manifest
+    found = held_out_tokens(tmp_path, manifest, (), CalibrationOptions(), 3)
+    assert found.shape == (3, 6)
+    assert found[:, 0].tolist() == [5, 6, 5]
+    with pytest.raises(ExportError, match="holds id 6, but the model knows 0 to 5; export the model again"):
+        held_out_tokens(tmp_path, trained(vocab_size=6).manifest, (), CalibrationOptions(), 3)
 
 
 def test_zeros_that_are_to_stay_are_counted_again(gpt2_run: tuple[Path, TrainedModel], tmp_path: Path) -> None:
