@@ -108,6 +108,11 @@ class Layout:
         parallel = config.get("parallel", {})
         return cls(parallel.get("tensor_parallel_size", 1), parallel.get("pipeline_parallel_size", 1))
 
+    def __str__(self) -> str:
+        """Return what it asks of a shape, to be put behind its sizes."""
+        sizes = {"tensor": self.tensor, "pipeline": self.pipeline}
+        return "".join(f", for {name} parallel {size}" for name, size in sizes.items() if size > 1)
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -132,18 +137,18 @@ def legal_shapes(config: ModelConfig, options: SearchOptions, layout: Layout) ->
     found = list(_reachable(config, options, layout, target))
     fitting = [one for one in found if (1 - REACH) * target <= one.parameters <= target]
     if not fitting:
-        raise ConfigError([_unreachable(found, target, options, config)])
+        axes = ", ".join(options.chosen_axes(config))
+        raise ConfigError([_unreachable(found, target, f"{axes}{layout}")])
     return sorted(fitting, key=lambda one: -one.parameters)
 
 
-def _unreachable(found: Sequence[Candidate], target: int, options: SearchOptions, config: ModelConfig) -> str:
-    axes = options.chosen_axes(config)
+def _unreachable(found: Sequence[Candidate], target: int, along: str) -> str:
     where = f"--target-parameters: {target:,}"
     if not found:
-        return f"{where}: no smaller shape along {', '.join(axes)} is legal; name more --axes, or sizes"
+        return f"{where}: no smaller shape along {along} is legal; name more --axes, or sizes"
     near = min(found, key=lambda one: abs(one.parameters - target))
     return (
-        f"{where}: no legal shape along {', '.join(axes)} has that many, or up to {REACH:.0%} fewer; the nearest has "
+        f"{where}: no legal shape along {along} has that many, or up to {REACH:.0%} fewer; the nearest has "
         f"{near.parameters:,} ({near.shape}): ask for that, name more --axes, or lower --multiple-of"
     )
 

@@ -100,6 +100,11 @@ def test_what_no_shape_reaches_names_the_nearest(target: str, options: dict[str,
     assert f"the nearest has {num_parameters(sized(LLAMA, nearest)):,} ({nearest})" in line
 
 
+def test_the_layout_is_named_where_it_is_why() -> None:
+    with pytest.raises(ConfigError, match=r"no legal shape along heads, for tensor parallel 2 has that many"):
+        legal_shapes(LLAMA, SearchOptions("0.8", axes=("heads",)), Layout(tensor=2))
+
+
 def test_nothing_legal_is_said_too() -> None:
     with pytest.raises(ConfigError, match="no smaller shape along hidden is legal; name more --axes, or sizes"):
         legal_shapes(GPT2, SearchOptions("0.5", axes=("hidden",)), Layout())  # heads have to go with it
