@@ -14,6 +14,9 @@ from gptdist.config.run import RunConfig
 from gptdist.durable import write_whole
 from gptdist.errors import ConfigError
 
+_OF_THE_PARENT = ("lora", "distillation")
+"""Sections that speak of the parent's matrices: its adapters are in the weights, and its teacher may be another's."""
+
 
 def file_problems(path: Path, parent: Mapping[str, Any]) -> list[str]:
     """Return why no run config can be written to ``path`` for a model of the run ``parent``."""
@@ -35,7 +38,8 @@ def next_run(parent: Mapping[str, Any], model: ModelConfig, checkpoint: Path) ->
         ConfigError: the smaller model cannot be trained so, such as in the parent's layout.
     """
     name = checkpoint.name if re.fullmatch(r"\w[\w.-]*", checkpoint.name) else f"{parent['name']}-pruned"
-    tree = dict(parent) | {"name": name, "run_dir": None, "model": model.tree()}
+    kept = {key: value for key, value in parent.items() if key not in _OF_THE_PARENT}
+    tree = kept | {"name": name, "run_dir": None, "model": model.tree()}
     tree["training"] = parent["training"] | {"init_from": str(checkpoint)}
     if export_problems(model):  # that has been said, and is no reason not to train it
         tree["checkpoints"] = parent.get("checkpoints", {}) | {"exportable": False}

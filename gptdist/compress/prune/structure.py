@@ -169,8 +169,9 @@ def _decide(
             prediction = Prediction.measured(config, axes, loss_of)
             tried = ranked(legal, prediction, loss_of, options.search.candidates)
         shape = requested or tried[0].candidate.shape
-        kept = chosen_units(config, importance, shape)
-        return Decision(shape, kept, mean_loss(model, held_out), loss_of(shape), tried), whence
+        measured = tried[0].measured if tried else None
+        loss = loss_of(shape) if measured is None else measured
+        return Decision(shape, chosen_units(config, importance, shape), mean_loss(model, held_out), loss, tried), whence
 
 
 @contextmanager

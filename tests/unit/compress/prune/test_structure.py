@@ -119,6 +119,7 @@ def test_the_next_run_does_not_insist_on_what_is_lost(tmp_path: Path) -> None:
     model = ModelConfig.from_tree(parent["model"])
     same = next_run(parent, model, tmp_path / "all")
     assert (same.checkpoints.exportable, same.checkpoints.max_failed_saves) == (True, 5)
+    assert next_run(parent | {"lora": {"rank": 4}, "distillation": {"teacher": "x"}}, model, tmp_path / "all") == same
     cut = next_run(parent, model.model_copy(update={"kv_channels": 12}), tmp_path / "cut")
     assert (cut.checkpoints.exportable, cut.checkpoints.max_failed_saves) == (False, 5)
 
