@@ -146,4 +146,6 @@ def _losses(manifest: Manifest) -> dict[str, str]:
 def _sources(config: Mapping[str, Any]) -> list[str]:
     """Names of the blended datasets with their weights."""
     sources = config["data"]["sources"]
-    return [f"{str(source['path']).rstrip('/').rpartition('/')[2]} (weight {source['weight']:g})" for source in sources]
+    weights = [1.0 if source.get("weight") is None else source["weight"] for source in sources]
+    names = [str(source["path"]).rstrip("/").rpartition("/")[2] for source in sources]
+    return [f"{name} (weight {weight:g})" for name, weight in zip(names, weights, strict=True)]

@@ -145,6 +145,8 @@ def exported_logits(path: Path, output: Path, tokens: torch.Tensor) -> torch.Ten
 def test_adapters_begin_as_nothing_cost_little_and_merge_into_the_weights(folder: Path, model: str) -> None:
     tree = lora_tree(folder, f"inside-{model}", model=model)
     tree["parallel"]["zero_stage"] = 1
+    for source in tree["data"]["sources"]:
+        del source["weight"]  # as the config of a fine-tuned run has none
     seen = run_ranks(1, look_inside, tree)[0]
     base = run_ranks(1, merged_logits, folder / model, seen["tokens"])[0]
     assert torch.equal(seen["first"], base), "B is 0, so nothing is added"
@@ -170,6 +172,22 @@ def test_the_same_command_resumes_here_bit_for_bit_and_on_another_layout(folder:
         run_ranks(1, train_steps, lora_tree(folder, "torn", lora=LORA | {"rank": 4}), STEPS)
     with pytest.raises(AssertionError, match=r"lora: \{.*\} → None; a run keeps its adapters"):
         run_ranks(1, train_steps, lora_tree(folder, "torn", lora=None), STEPS)
+
+
+@pytest.mark.parametrize("stage", [1, 3])  # DeepSpeed has no bf16 at stage 0, and 2 is cut as 1 is
+def test_in_bf16_frozen_weights_are_saved_as_they_are_used_and_a_resume_is_exact(folder: Path, stage: int) -> None:
+    layout = TestedLayout(2, stage, 1)
+
+    def tree_of(name: str) -> dict[str, Any]:
+        tree = lora_tree(folder, f"bf16-{stage}-{name}", layout)
+        return tree | {"training": tree["training"] | {"precision": "bf16"}}
+
+    whole = run_ranks(2, train_steps, tree_of("whole"), STEPS)[0]
+    begun = run_ranks(2, train_steps, tree_of("torn"), 2, 2)[0]
+    found, base = saved(tree_of("torn")), CheckpointReader(newest_whole(folder / "llama/checkpoints")[0])
+    for name in base.tensor_names:
+        assert torch.equal(found.weight(name), base.weight(name).bfloat16().float()), name
+    assert begun + run_ranks(2, train_steps, tree_of("torn"), STEPS)[0] == whole, "floats are compared bit for bit"
 
 
 def test_recomputed_layers_have_the_same_gradients(folder: Path, references) -> None:

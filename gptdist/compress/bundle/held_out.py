@@ -17,6 +17,7 @@ from safetensors.numpy import save
 
 from gptdist.config.run import RunConfig
 from gptdist.data.dataset import TokenDataset
+from gptdist.data.label_mask import token_ids
 from gptdist.data.order import evaluation_windows
 from gptdist.data.sources import VALIDATION_SPLIT, ValidationSource, validation_sources
 from gptdist.errors import BundleError, ExportError
@@ -120,7 +121,7 @@ def _chosen_sources(folders: Sequence[Path], seq_length: int) -> list[Validation
 
 
 def _windows(source: ValidationSource, lengths: np.ndarray) -> HeldOut:
-    ids = np.stack(source.rows(0, len(source.first_tokens)))
+    ids = token_ids(np.stack(source.rows(0, len(source.first_tokens))))
     if ids.min() < 0 or ids.max() >= len(lengths):
         raise ExportError(
             f"{source.dataset.folder}: holds id {int(ids.max())}, but the tokenizer knows 0 to {len(lengths) - 1}; "

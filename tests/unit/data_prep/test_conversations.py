@@ -11,6 +11,7 @@ from data_prep.conversations.dataset import ConversationOptions, prepare_convers
 from data_prep.conversations.encoded import encode
 from data_prep.conversations.templates import template_named
 from data_prep.conversations.turns import Conversation, Turn, read_conversations
+from gptdist.compress.bundle.held_out import held_out_windows
 from gptdist.config.run import RunConfig
 from gptdist.data.batches import Batch, cut_rows
 from gptdist.data.dataset import TokenDataset
@@ -228,6 +229,8 @@ def test_labels_are_completions_and_ends_alone_and_prompts_change_no_label(folde
     whole = [part for part in traced if part.begin < 32]  # the last token of a row is the next sample's first
     assert sum(part.learnt_tokens or 0 for part in whole) == splits["train"]["learnt_tokens"]
     (source,) = validation_sources(config)
+    (held_out,) = held_out_windows({}, [folder / "data/pairs"], BYTES, seq_length=32)
+    assert held_out.ids.min() >= 0, "a bundle's windows are plain ids"
     found = Batch.of(source.rows(0, len(source.first_tokens)), torch.device("cpu"), rules).labels
     assert int((found >= 0).sum()) == splits["validation"]["learnt_tokens"]
 
