@@ -26,9 +26,10 @@ from gptdist.config.vocabulary import padded_vocab_size
 from gptdist.mesh.context import ContextPart
 from gptdist.mesh.groups import Mesh
 from gptdist.model.attention import CausalAttention
+from gptdist.model.chunked_head import VocabularyShard
 from gptdist.model.experts import MixtureOfExperts
 from gptdist.model.layer import shaped
-from gptdist.model.loss import VocabularyShard, vocabulary_loss
+from gptdist.model.loss import vocabulary_loss
 from gptdist.model.norms import HeadNorm, Norm
 from gptdist.model.parameters import split_dim
 from gptdist.model.recompute import compute_again

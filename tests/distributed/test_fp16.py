@@ -9,7 +9,8 @@ import torch
 
 from gptdist.checkpoint.manifest import read_manifest
 from gptdist.device.device import cpu_has_fp16
-from gptdist.model.loss import VocabularyShard, vocabulary_loss
+from gptdist.model.chunked_head import VocabularyShard
+from gptdist.model.loss import vocabulary_loss
 from tests.support.datasets import GPT2, MOE, run_tree
 from tests.support.jobs import open_run, train_steps
 from tests.support.layouts import ONE_RANK, TestedLayout

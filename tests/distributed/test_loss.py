@@ -5,8 +5,9 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812
 
-from gptdist.model import loss as loss_module
-from gptdist.model.loss import VocabularyShard, vocabulary_loss
+from gptdist.model import chunked_head
+from gptdist.model.chunked_head import VocabularyShard
+from gptdist.model.loss import vocabulary_loss
 from tests.support.ranks import run_ranks
 
 TOLERANCE = 2e-6
@@ -24,7 +25,7 @@ def _inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 def _compare(padded_rows: int, chunk_elements: int, z_loss: float = 0.0, ignored: int = 0) -> None:
     """Compare this rank's share; rows beyond the vocabulary hold rubbish that must not matter."""
-    loss_module.CHUNK_ELEMENTS = chunk_elements
+    chunked_head.CHUNK_ELEMENTS = chunk_elements
     rank, size = dist.get_rank(), dist.get_world_size()
     hidden, weight, labels = _inputs()
     dense_hidden, dense_weight = hidden.clone().requires_grad_(), weight.clone().requires_grad_()

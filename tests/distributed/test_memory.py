@@ -208,6 +208,6 @@ def test_moments_of_the_optimizer_are_counted(tmp_path: Path) -> None:
 
 
 def test_the_formula_knows_the_losss_chunks() -> None:
-    from gptdist.model.loss import CHUNK_ELEMENTS
+    from gptdist.model.chunked_head import CHUNK_ELEMENTS
 
     assert memory.LOGITS == CHUNK_ELEMENTS
