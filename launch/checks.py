@@ -7,6 +7,7 @@ from gptdist.checkpoint.find import named_checkpoint
 from gptdist.checkpoint.identity import RunIdentity, check_folder_continues
 from gptdist.checkpoint.initial import check_begins
 from gptdist.checkpoint.prove import check_same_samples
+from gptdist.checkpoint.teacher import check_source
 from gptdist.config.load import read_config
 from gptdist.config.run import RunConfig
 from gptdist.data.plan import check_epochs
@@ -39,6 +40,8 @@ def check_run(config: RunConfig) -> None:
         GptDistError: they would refuse it.
     """
     missing = config.data.path_problems() + machine_problems(config)
+    if config.distillation is not None:
+        missing += config.distillation.path_problems()
     if missing:
         raise ConfigError(missing)
     check_contents(config)
@@ -69,5 +72,6 @@ def check_contents(config: RunConfig) -> None:
     elif config.training.init_from is not None:
         folder, manifest = named_checkpoint(config.training.init_from)
         check_begins(manifest, identity, folder)
+    check_source(config, tokenizer, data)
     done = (newest.step, newest.progress.consumed_samples) if newest else (0, 0)
     check_epochs(config, data.order, step=done[0], consumed_samples=done[1])

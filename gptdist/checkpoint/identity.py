@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from gptdist.checkpoint.find import step_folders
 from gptdist.checkpoint.manifest import Manifest, read_manifest
+from gptdist.checkpoint.teacher import teacher_fingerprint
 from gptdist.config.model import ModelConfig
 from gptdist.config.run import RunConfig
 from gptdist.data.sources import TrainingData
@@ -17,6 +18,9 @@ from gptdist.tokenizer.tokenizer import Tokenizer
 FREE_MODEL_KEYS = ("attention_dropout", "hidden_dropout", "init_std")
 """Keys of the model section that may change within a run."""
 
+TEACHER_PATHS = ("teacher", "cache", "teacher_tokenizer")
+"""Keys of the distillation section that say where something is; what is there is compared by its content."""
+
 
 @dataclass(frozen=True)
 class RunIdentity:
@@ -25,11 +29,13 @@ class RunIdentity:
     config: dict[str, Any]
     tokenizer_fingerprint: str
     data_fingerprints: dict[str, str]
+    teacher_fingerprint: str = ""
 
     @classmethod
     def of(cls, config: RunConfig, tokenizer: Tokenizer, data: TrainingData) -> Self:
         """Return the identity of a run on these."""
-        return cls(config.tree(), tokenizer.fingerprint, data.fingerprints())
+        teacher = teacher_fingerprint(config.distillation)
+        return cls(config.tree(), tokenizer.fingerprint, data.fingerprints(), teacher)
 
     @property
     def zero_stage(self) -> int:
@@ -38,7 +44,7 @@ class RunIdentity:
 
 
 def check_continues(manifest: Manifest, identity: RunIdentity, where: str) -> None:
-    """Refuse to continue on another model, tokenizer or data.
+    """Refuse to continue on another model, tokenizer or data, or with another teacher.
 
     Raises:
         CheckpointError: names the first difference, or says that there are weights alone.
@@ -75,6 +81,27 @@ def check_continues(manifest: Manifest, identity: RunIdentity, where: str) -> No
                 f"{where}: content of data source '{name}' was {before[:12]} and is now {fingerprint[:12]}, so the "
                 f"same positions would be other samples; restore the data, or set another run_dir"
             )
+    _check_teacher(manifest, identity, where)
+
+
+def _check_teacher(manifest: Manifest, identity: RunIdentity, where: str) -> None:
+    """Refuse to learn from another teacher, or in another way; the teacher may have moved."""
+    was, now = (_without_paths(config.get("distillation")) for config in (manifest.config, identity.config))
+    lines = changes({"distillation": was}, {"distillation": now})
+    if lines:
+        raise CheckpointError(
+            f"{where}: {', '.join(lines)}; a run keeps what it learns from, set another run_dir for a new one"
+        )
+    before, have = manifest.teacher_fingerprint, identity.teacher_fingerprint
+    if before != have:
+        raise CheckpointError(
+            f"{where}: learnt from the teacher {before[:12]}, distillation names {have[:12]}; name its step folder, or "
+            f"set another run_dir"
+        )
+
+
+def _without_paths(section: dict[str, Any] | None) -> dict[str, Any] | None:
+    return None if section is None else {key: value for key, value in section.items() if key not in TEACHER_PATHS}
 
 
 def check_folder_continues(checkpoints: Path, identity: RunIdentity) -> Manifest | None:

@@ -230,6 +230,9 @@ class Manifest(Section):
     data_fingerprints: dict[str, str]
     """Content of each data source; another content would be other samples."""
 
+    teacher_fingerprint: str = ""
+    """Of what the run learns from beside its data; nothing of a run without a teacher."""
+
     layout: SavedLayout
     encryption: Encryption | None = None
     """None: the files can be read by everybody."""

@@ -126,6 +126,7 @@ class UnfinishedCheckpoint:
             config=identity.config,
             tokenizer_fingerprint=identity.tokenizer_fingerprint,
             data_fingerprints=identity.data_fingerprints,
+            teacher_fingerprint=identity.teacher_fingerprint,
             layout=SavedLayout(
                 world_size=layout.world_size, zero_stage=identity.zero_stage, **dataclasses.asdict(layout)
             ),

@@ -12,6 +12,7 @@ from gptdist.config.batch import BatchConfig, BatchSizes
 from gptdist.config.checkpoints import CheckpointsConfig
 from gptdist.config.data import DataConfig
 from gptdist.config.data_stages import stage_problems
+from gptdist.config.distillation import DistillationConfig
 from gptdist.config.guards import GuardsConfig
 from gptdist.config.launch import LaunchConfig
 from gptdist.config.lora import LoraConfig
@@ -151,6 +152,7 @@ class RunConfig(Section):
     """Adapters to train in place of the model's weights, which ``training.init_from`` names; unset trains these."""
 
     generation: GenerationConfig | None = None
+    distillation: DistillationConfig | None = None
     launch: LaunchConfig = LaunchConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
     deepspeed: dict[str, Any] = Field(default_factory=dict)
@@ -261,6 +263,17 @@ class RunConfig(Section):
             )
         return bad
 
+    def _distillation_problems(self) -> list[str]:
+        if self.distillation is None:
+            return []
+        return self.distillation.problems(
+            train_steps=self.training.train_steps,
+            num_layers=self.model.num_layers,
+            parallel=self.parallel,
+            memory=self.memory,
+            has_ramp=bool(self.batch.seq_length_ramp),
+        )
+
     def problems(self, world_size: int | None = None) -> list[str]:
         """Return every reason why the run cannot be trained; looks at no disk and no GPU.
 
@@ -304,7 +317,7 @@ class RunConfig(Section):
             return bad  # what follows divides by these numbers
         bad = self.checkpoints.export_problems(self.model)
         layout_problems = self.parallel.problems(ranks, self.model)
-        bad += layout_problems
+        bad += layout_problems + self._distillation_problems()
         if not layout_problems:
             bad += budget_problems(self.memory, self.model, self.parallel, self.rank_share())
         offloads = bool(self.memory.offload())

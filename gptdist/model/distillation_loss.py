@@ -54,6 +54,9 @@ class DenseTargets:
     columns: Tensor | None = None
     """[k], the student's row on this rank of each of ``rows``; None where they are its valid rows, in their order."""
 
+    heard: Tensor | None = None
+    """[t], at which tokens the divergence counts; None where it does at all whose labels count."""
+
 
 Targets = DenseTargets | SparseTargets
 
@@ -106,6 +109,7 @@ def _chunk(head: ChunkedHead, chunk: slice, labels: Tensor, soft: "_Soft", objec
     """Return the sums of cross-entropies and of divergences of a chunk, [2]; its gradients go to ``head``."""
     logits, live = head.logits(chunk), labels >= 0
     view = soft.of(chunk, head)
+    heard = live if view.heard is None else live & view.heard
     highest = torch.stack([head.highest(logits), *view.highest(head)])
     _reduce(highest, head.shard, dist.ReduceOp.MAX)
     logits -= highest[0].unsqueeze(1)
@@ -133,7 +137,7 @@ def _chunk(head: ChunkedHead, chunk: slice, labels: Tensor, soft: "_Soft", objec
         lse = sums[0].log() + highest[0]
         # d/dlogits of ce_weight x CE + z_loss x lse^2 is softmax x hard - one-hot x ce_weight
         hard = factor * (objective.ce_weight + 2.0 * objective.z_loss * lse) / sums[0]
-        pull = factor * objective.kl_weight * objective.temperature
+        pull = factor * heard * objective.kl_weight * objective.temperature
         if is_shared:
             gradient = view.gradient(exponentials, pull, sums[2], hard)
         else:
@@ -141,7 +145,7 @@ def _chunk(head: ChunkedHead, chunk: slice, labels: Tensor, soft: "_Soft", objec
             gradient = view.spread(exponentials.mul_(hard.unsqueeze(1)), soft_gradient)
         gradient[tokens, targets] -= objective.ce_weight * factor[tokens]
         head.add(chunk, gradient)
-    return torch.stack([ce.masked_fill(~live, 0.0).sum(), divergence.masked_fill(~live, 0.0).sum()])
+    return torch.stack([ce.masked_fill(~live, 0.0).sum(), divergence.masked_fill(~heard, 0.0).sum()])
 
 
 def _reduce(values: Tensor, shard: VocabularyShard, operation: Any) -> None:
@@ -164,7 +168,8 @@ class _Dense:
 
     def of(self, chunk: slice, head: ChunkedHead) -> "_DenseChunk":
         products = self._products.of(self._targets.hidden[chunk]).to(head.dtype)
-        return _DenseChunk(products, self._targets.columns)
+        heard = self._targets.heard
+        return _DenseChunk(products, self._targets.columns, None if heard is None else heard[chunk])
 
 
 class _Sparse:
@@ -182,9 +187,10 @@ class _DenseChunk:
     highest.
     """
 
-    def __init__(self, logits: Tensor, columns: Tensor | None) -> None:
+    def __init__(self, logits: Tensor, columns: Tensor | None, heard: Tensor | None) -> None:
         self._logits = logits
         self.columns = columns
+        self.heard = heard
         self._exponentials: Tensor | None = None
         self._sums: Tensor | None = None
         self._is_forward = True

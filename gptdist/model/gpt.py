@@ -29,6 +29,7 @@ from gptdist.model.attention import CausalAttention
 from gptdist.model.chunked_head import VocabularyShard
 from gptdist.model.experts import MixtureOfExperts
 from gptdist.model.layer import shaped
+from gptdist.model.lesson import Lesson
 from gptdist.model.loss import vocabulary_loss
 from gptdist.model.norms import HeadNorm, Norm
 from gptdist.model.parameters import split_dim
@@ -68,6 +69,9 @@ class OutputHead(nn.Module):
         self.last_tokens: Tensor | None = None
         """[b], the only place of each sequence whose logits are wanted; None for all."""
 
+        self.lesson: Lesson | None = None
+        """What the next forward pass is to learn from a teacher; an evaluation heeds none."""
+
     def forward(
         self,
         hidden: Tensor,
@@ -86,8 +90,10 @@ class OutputHead(nn.Module):
         if self.multiplier != 1.0:
             hidden = hidden * self.multiplier
         if labels is not None:
-            loss = vocabulary_loss(hidden.flatten(0, 1), matrix, labels.t().reshape(-1), self.shard, self.z_loss)
-            return loss, None
+            flat, flat_labels = hidden.flatten(0, 1), labels.t().reshape(-1)
+            if self.lesson is not None and self.training:
+                return self.lesson.loss(flat, matrix, flat_labels, self.shard), None
+            return vocabulary_loss(flat, matrix, flat_labels, self.shard, self.z_loss), None
         if self.last_tokens is not None:
             hidden = hidden[self.last_tokens, torch.arange(hidden.shape[1], device=hidden.device)].unsqueeze(0)
         logits = hidden @ matrix.t()

@@ -44,6 +44,7 @@ class SparseChunk:
     """The targets of a chunk, compared with the student's logits; forward divergence only."""
 
     columns: None = None
+    heard: None = None
 
     def __init__(self, targets: SparseTargets, shard: VocabularyShard, dtype: torch.dtype) -> None:
         """Take the targets of all ranks' tokens; this rank's are picked."""

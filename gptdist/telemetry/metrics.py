@@ -22,6 +22,8 @@ TENSORBOARD_FOLDER = "tensorboard"
 
 _FORMATS = {
     "loss": "loss {:.4f}",
+    "ce": "ce {:.4f}",
+    "kl": "kl {:.4f}",
     "validation_loss": "validation loss {:.4f}",
     "bits_per_byte": "bits/byte {:.4f}",
     "grad_norm": "grad_norm {:.2f}",

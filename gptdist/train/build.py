@@ -44,6 +44,7 @@ from gptdist.telemetry.metrics import Metrics
 from gptdist.telemetry.software import code_digest, versions
 from gptdist.telemetry.wandb_run import WandbRun
 from gptdist.train.adafactor import Adafactor
+from gptdist.train.distillation import open_distillation, record_teacher
 from gptdist.train.engine import Engine, deepspeed_config
 from gptdist.train.muon import Muon
 from gptdist.train.randomness import forbid_nondeterminism, seed_layers, seed_micro_batch
@@ -102,12 +103,14 @@ def build(
     state.zeros = zeros_to_hold(fragments, mesh, state) if config.training.keep_zeros else {}
     ledger = Ledger(config.folder) if mesh.is_lead else None  # which may have come with the checkpoint
     engine.stage.share_embedding()
+    distillation = open_distillation(config, tokenizer, data, engine.module, mesh, device)
     # megatron-core asks for a seeded generator even where nothing is dropped, and an evaluation may come first.
     seed_micro_batch(config.seed, state.consumed_samples, mesh.place, engine.stage.first_layer)
     plan = check_epochs(config, data.order, step=state.step, consumed_samples=state.consumed_samples)
     hosts = sorted(set(gather_texts(node_name())))
     if ledger is not None:
         record_start(ledger, identity, mesh, state, plan=plan, order=data.order, hosts=hosts)
+        record_teacher(ledger, config, identity.teacher_fingerprint)
     logger.info("data: %s", plan.summary())
     if config.memory.recompute == "budget":
         for line in tell(config.memory, config.model, config.parallel, _share(config, device)):
@@ -132,6 +135,7 @@ def build(
         heartbeat=heartbeat,
         stop_signal=stop_signal,
         sampler=Sampler.of(config, tokenizer),
+        distillation=distillation,
         peak_flops=peak[0] if peak else None,
         metrics=_open_metrics(config, ledger, state),
         ledger=ledger,

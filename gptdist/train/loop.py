@@ -117,12 +117,16 @@ def train_step(run: Run) -> StepResult:
     total = torch.zeros(3 + len(StopReason), dtype=torch.float64)
     with run.clock.part("data"):
         factor = mean_factor(run)
+    if run.distillation is not None:
+        run.distillation.begin_step(state.step, state.guards, factor)
 
     def load(micro_batch: int) -> Batch:
         first = run.first_sample(micro_batch)
         with run.clock.part("data"):
             rows = cut_rows(run.data.rows(first, config.batch.micro_batch_size), seq_length)
             batch = Batch.of(rows, run.device.torch_device, run.rules, run.mesh.context_part)
+        if run.distillation is not None:
+            run.distillation.teach(batch, rows, first)
         seed_micro_batch(config.seed, first, run.mesh.place, run.engine.stage.first_layer)
         return batch
 
@@ -159,6 +163,7 @@ def log_step(run: Run, result: StepResult) -> None:
     model, state, world_size = run.config.model, run.state, run.mesh.layout.world_size
     tokens = state.since.samples * model.seq_length
     spent = take_spent(run)
+    learnt = {} if run.distillation is None else run.distillation.numbers()
     if run.metrics is None:
         return
     tokens_per_second = tokens / spent.seconds
@@ -170,6 +175,7 @@ def log_step(run: Run, result: StepResult) -> None:
         "global_batch_size": result.samples,
         "seq_length": seq_length,
         **result.finite_numbers(),
+        **learnt,
         "skipped": result.refusal is not None,
         "lr": result.lr,
         **({} if run.engine.loss_scale is None else {"loss_scale": run.engine.loss_scale}),

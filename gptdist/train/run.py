@@ -24,6 +24,7 @@ from gptdist.telemetry.clock import StepClock
 from gptdist.telemetry.heartbeat import Heartbeat
 from gptdist.telemetry.ledger import Ledger
 from gptdist.telemetry.metrics import Metrics
+from gptdist.train.distillation import Distillation
 from gptdist.train.engine import Engine
 from gptdist.train.guards import GuardState, Refusal
 from gptdist.train.sampler import Sampler
@@ -146,6 +147,9 @@ class Run:
     stop_signal: StopSignal
     sampler: Sampler | None
     """Writes texts, if the run shall."""
+
+    distillation: Distillation | None
+    """What it learns from beside its data."""
 
     peak_flops: float | None
     """FLOP/s of one rank at most."""
