@@ -131,15 +131,17 @@ def _mapped(teacher: Teacher, config: RunConfig, settings: DistillationConfig, t
         named = teacher.manifest.config.get("data", {}).get("tokenizer")
         if named is None:
             raise ConfigError(
-                f"distillation.teacher_tokenizer: missing, and {teacher.folder} names none; name the teacher's"
+                [f"distillation.teacher_tokenizer: missing, and {teacher.folder} names none; name the teacher's"]
             )
         path = Path(named)
     theirs = load_tokenizer(path)
     was = teacher.manifest.tokenizer_fingerprint
     if was and was != theirs.fingerprint:
         raise ConfigError(
-            f"distillation.teacher_tokenizer: {path} is {theirs.fingerprint[:12]}, {teacher.folder} was trained with "
-            f"{was[:12]}; name that one"
+            [
+                f"distillation.teacher_tokenizer: {path} is {theirs.fingerprint[:12]}, {teacher.folder} was trained "
+                f"with {was[:12]}; name that one"
+            ]
         )
     matched = matched_tokens(tokenizer, theirs, config.model.vocab_size)
     matched[matched >= teacher.model.vocab_size] = NO_MATCH

@@ -25,6 +25,7 @@ COMMANDS = {
     "evaluate": "validation loss and bits per byte of a checkpoint",
     "generate": "continue a prompt",
     "prune": "make a checkpoint's model smaller: weights at zero",
+    "distill": "train a student on a teacher's answers, or keep those of a run's samples",
     "import": "make a checkpoint of weights that other programs wrote",
     "export": "write a checkpoint as a folder other tools load",
     "bundle": "verify, sign, encrypt and decrypt an exported folder",

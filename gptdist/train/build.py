@@ -110,11 +110,7 @@ def build(
     hosts = sorted(set(gather_texts(node_name())))
     if ledger is not None:
         record_start(ledger, identity, mesh, state, plan=plan, order=data.order, hosts=hosts)
-        record_teacher(ledger, config, identity.teacher_fingerprint)
     logger.info("data: %s", plan.summary())
-    if config.memory.recompute == "budget":
-        for line in tell(config.memory, config.model, config.parallel, _share(config, device)):
-            logger.info("%s", line)
     _tell(config, mesh.layout, device, peak)
     keeper = _keeper(config, ledger, state)
     return Run(
@@ -144,6 +140,9 @@ def build(
 
 
 def _tell(config: RunConfig, layout: Layout, device: Device, peak: tuple[float, str] | None) -> None:
+    if config.memory.recompute == "budget":
+        for line in tell(config.memory, config.model, config.parallel, _share(config, device)):
+            logger.info("%s", line)
     logger.info(
         "%s: %s parameters, %s, ZeRO %d, %s on %s; %s",
         config.name,
@@ -243,6 +242,7 @@ def record_start(
     positions = source_positions(order, state.consumed_samples)
     if state.initial_weights is not None and state.step == 0:
         ledger.write(INITIAL_WEIGHTS, **state.initial_weights.tree())
+    record_teacher(ledger, identity)
     facts = start_facts(
         identity.config,
         identity.data_fingerprints,

@@ -4,13 +4,14 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from gptdist.checkpoint.identity import RunIdentity
 from gptdist.checkpoint.teacher import Teacher, check_source
 from gptdist.checkpoint.verify import verify
 from gptdist.config.run import RunConfig
@@ -199,9 +200,9 @@ def _tell(teacher: Teacher, config: RunConfig) -> None:
         logger.info("teacher: knows %d of the %d tokens; the divergence is over those", shared, size)
 
 
-def record_teacher(ledger: Ledger, config: RunConfig, fingerprint: str) -> None:
+def record_teacher(ledger: Ledger, identity: RunIdentity) -> None:
     """Note what an attempt learns from, if there is something."""
-    settings = config.distillation
+    settings = identity.config.get("distillation")
     if settings is not None:
-        facts: dict[str, Any] = {"path": str(settings.teacher or settings.cache), "sha256": fingerprint}
-        ledger.write(TEACHER_EVENT, **facts)
+        path = settings["cache"] if settings["teacher"] is None else settings["teacher"]
+        ledger.write(TEACHER_EVENT, path=path, sha256=identity.teacher_fingerprint)

@@ -124,3 +124,67 @@ def test_a_resume_is_bit_equal_and_needs_the_same_teacher(folder: Path) -> None:
     with pytest.raises(AssertionError, match=r"distillation: .*→ None; a run keeps what it learns from"):
         run_ranks(1, train_steps, plain, 5)
     assert math.isfinite(run_ranks(1, train_steps, student(folder, "torn", section), 5)[0][0][1])
+
+
+def cache_for(tree: dict[str, Any], output: str, method: str, kept: int) -> None:
+    """Write the teacher's logits on the samples of the run ``tree``."""
+    from gptdist.checkpoint.teacher import check_teacher
+    from gptdist.compress.cache_logits import CacheOptions, CacheRun, write_cache
+    from gptdist.config.run import RunConfig
+    from gptdist.data.sources import check_data
+
+    config = RunConfig.from_tree(tree)
+    tokenizer, data = check_data(config)
+    run = CacheRun(config, tokenizer, data, check_teacher(config, tokenizer))
+    write_cache(run, Path(output), CacheOptions(method, kept))
+
+
+def test_kept_logits_teach_the_same_on_every_layout(folder: Path) -> None:
+    """Of all tokens but one, with the rest, they are the whole teacher, whose run on one rank is the measure."""
+    section = {"temperature": 2.0, "ce_weight": 0.4, "kl_weight": 0.6}
+    online = student(folder, "online", section)
+    expected = run_ranks(1, train_steps, online, 3)[0]
+    run_ranks(1, cache_for, online, str(folder / "kept"), "top_k", 256)
+    run_ranks(1, cache_for, online, str(folder / "drawn"), "sampled", 12)
+    drawn = []
+    for layout in (LAYOUTS[0], LAYOUTS[3], TestedLayout(2, 1, 1)):
+        for name in ("kept", "drawn"):
+            cached = section | {"teacher": None, "cache": str(folder / name)}
+            seen = run_ranks(2, train_steps, student(folder, f"{name}-{layout}", cached, layout), 3)[0]
+            if name == "drawn":
+                drawn.append(seen)
+                continue
+            for (step, loss, norm), (_, expected_loss, expected_norm) in zip(seen, expected, strict=True):
+                assert loss == pytest.approx(expected_loss, abs=1e-5), f"step {step}: probabilities are kept in fp32"
+                assert norm == pytest.approx(expected_norm, rel=1e-4), f"step {step}"
+    for seen in drawn[1:]:
+        assert [loss for _, loss, _ in seen] == pytest.approx([loss for _, loss, _ in drawn[0]], abs=1e-5)
+    assert drawn[0][0][1] == pytest.approx(expected[0][1], rel=0.1), "on average it is the teacher's"
+
+
+def test_another_vocabulary_is_matched_on_every_layout(folder: Path) -> None:
+    from tests.unit.checkpoint.test_teacher import other_tokenizer, write_teacher
+
+    theirs = other_tokenizer()
+    theirs.save(folder / "theirs")
+    write_teacher(folder / "foreign", theirs.fingerprint, vocab_size=258)
+    section = {
+        "teacher": str(folder / "foreign"),
+        "teacher_tokenizer": str(folder / "theirs"),
+        "map_vocabulary": True,
+        "ce_weight": 0.5,
+    }
+    alone = run_ranks(1, learn, student(folder, "mapped", section), 2)[0]
+    split = run_ranks(2, learn, student(folder, "mapped-2", section, TestedLayout(2, 3, 2, sequence_parallel=True)), 2)[
+        0
+    ]
+    assert split["losses"] == pytest.approx(alone["losses"], abs=1e-5)
+    assert split["parts"] == pytest.approx(alone["parts"], abs=1e-5)
+    assert alone["parts"]["kl"] > 0.1
+
+
+def test_half_precision(folder: Path, alone: Trained) -> None:
+    tree = student(folder, "bf16", SECTION, TestedLayout(2, 1, 2))
+    tree["training"] = tree["training"] | {"precision": "bf16"}
+    seen = run_ranks(2, train_steps, tree, 2)[0]
+    assert [loss for _, loss, _ in seen] == pytest.approx([loss for _, loss, _ in alone.steps[:2]], rel=0.02)
