@@ -75,7 +75,7 @@ def _run(arguments: argparse.Namespace) -> int:
         from gptdist.compress.distill import import_once
 
         import_once(model, config.data.tokenizer)
-    check_run(job.config, print)
+    check_run(job.config)
     return launch_local(job, cores=cores)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gptdist.config.run import RunConfig
-from tests.support.datasets import GPT2
+from tests.support.datasets import GPT2, MOE
 from tests.unit.config.test_run_config import MINIMAL
 
 MODEL = {**GPT2, "seq_length": 32}
@@ -86,7 +86,6 @@ def test_layouts_that_are_not_tested() -> None:
         "tensor_parallel_size or zero_stage to spread the model"
     ]
     experts = {"parallel": {"expert_parallel_size": 2}, "launch": {"ranks_per_node": 2}}
-    model = {**MODEL, "add_bias": False, "moe": {"num_experts": 4}}
-    assert problems({"teacher": "t"}, model=model, **experts) == [
+    assert problems({"teacher": "t"}, model=MOE, **experts) == [
         "parallel.expert_parallel_size (2): not tested with distillation; use 1"
     ]
