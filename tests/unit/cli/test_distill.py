@@ -1,4 +1,4 @@
-"""``gptdist distill``: logits are kept, a run under a teacher is one command, Hugging Face folders are imported once."""
+"""``gptdist distill``: logits are kept, a run under a teacher is one command, folders are imported once."""
 
 import json
 from pathlib import Path
