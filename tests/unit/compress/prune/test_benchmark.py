@@ -18,8 +18,9 @@ def trees(folder: Path, **changes: Any) -> dict[str, Any]:
 
 
 def test_runs_differ_in_what_they_begin_with(tmp_path: Path) -> None:
-    found = {kind: RunConfig.from_tree(tree) for kind, tree in trees(tmp_path).items() if kind != "distilled"}
+    found = {kind: RunConfig.from_tree(tree) for kind, tree in trees(tmp_path).items()}
     assert all(config.problems() == [] for config in found.values())
+    assert found["distilled"].training == found["trained on"].training
     on, scratch = found["trained on"], found["from scratch"]
     assert (on.training.init_from, scratch.training.init_from) == (tmp_path / "cut", None)
     assert (on.folder, scratch.folder) == (tmp_path / "out/trained-on", tmp_path / "out/from-scratch")
@@ -31,6 +32,11 @@ def test_runs_differ_in_what_they_begin_with(tmp_path: Path) -> None:
 
 
 def test_no_run_but_the_distilled_has_a_teacher(tmp_path: Path) -> None:
-    found = trees(tmp_path, distillation={"teacher": "another"})
-    assert found["distilled"]["distillation"] == {"teacher": str(tmp_path / "run")}
-    assert not any("distillation" in found[kind] for kind in ("trained on", "from scratch"))
+    found = {
+        kind: RunConfig.from_tree(tree)
+        for kind, tree in trees(tmp_path, distillation={"teacher": "another", "temperature": 2.0}).items()
+    }
+    teacher = found["distilled"].distillation
+    assert teacher is not None
+    assert (teacher.teacher, teacher.temperature, teacher.kl_weight) == (tmp_path / "run", 1.0, 1.0)
+    assert found["trained on"].distillation is found["from scratch"].distillation is None
