@@ -1,8 +1,11 @@
 """The ``gptdist`` command: parse, run one sub-command, turn a user's mistake into one line and exit status 2."""
 
 import argparse
+import contextlib
+import io
 import os
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 
 from gptdist.errors import EXIT_USER_ERROR, GptDistError
@@ -24,6 +27,7 @@ COMMANDS = {
     "finetune": "train a model further on prompts with completions, or on chats",
     "evaluate": "validation loss and bits per byte of a checkpoint",
     "generate": "continue a prompt",
+    "compress": "make a smaller model by a recipe: prune, distil, quantize",
     "prune": "make a checkpoint's model smaller: weights at zero",
     "distill": "train a student on a teacher's answers, or keep those of a run's samples",
     "import": "make a checkpoint of weights that other programs wrote",
@@ -67,6 +71,17 @@ def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespa
     if others:
         arguments.overrides = [*arguments.overrides, *others]
     return arguments
+
+
+def words_problems(words: Sequence[str]) -> list[str]:
+    """Return what is wrong with a command's words, by its parser and by its own look at them; reads no model."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            arguments = _parse(_parser(words[0]), list(words))
+    except SystemExit:
+        return [said.getvalue().strip().rpartition("\n")[2].partition("error: ")[2]]
+    return list(arguments.check(arguments)) if hasattr(arguments, "check") else []
 
 
 def _parser(chosen: str | None) -> argparse.ArgumentParser:

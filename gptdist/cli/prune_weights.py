@@ -3,7 +3,10 @@
 import argparse
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gptdist.compress.prune.options import WeightOptions
 
 
 def add_weights(actions: Any) -> None:
@@ -30,7 +33,7 @@ def add_weights(actions: Any) -> None:
     parser.add_argument("--skip-layers", default="", metavar="LIST", help="layers that stay, from 0, such as 0,10-11")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     add_calibration(parser)
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, check=lambda arguments: _options(arguments).problems())
 
 
 def add_calibration(parser: argparse.ArgumentParser) -> None:
@@ -44,12 +47,11 @@ def add_calibration(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _options(arguments: argparse.Namespace) -> "WeightOptions":
     from gptdist.compress.calibration import CalibrationOptions
     from gptdist.compress.prune.options import WeightOptions
-    from gptdist.errors import ConfigError
 
-    options = WeightOptions(
+    return WeightOptions(
         method=arguments.method,
         ratio=arguments.ratio,
         threshold=arguments.threshold,
@@ -61,6 +63,12 @@ def _run(arguments: argparse.Namespace) -> None:
             arguments.calibration_sequences, arguments.calibration_length, arguments.calibration_seed
         ),
     )
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from gptdist.errors import ConfigError
+
+    options = _options(arguments)
     if problems := options.problems():
         raise ConfigError(problems)
     # megatron-core says at import that optional CUDA libraries are not there; nothing here needs them
