@@ -38,7 +38,7 @@ def add_structure(actions: Any) -> None:
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--write-config", type=Path, metavar="FILE", help="config of a run that trains it on")
     add_calibration(parser)
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, check=_problems)
 
 
 def add_importance(parser: argparse.ArgumentParser) -> Any:
