@@ -89,7 +89,7 @@ def export_gguf(trained: TrainedModel, output: Path, tokenizer: Tokenizer, *, dt
     tokens = random_tokens(config)
     facts = {"target": "gguf", "dtype": dtype, "step": trained.manifest.step, "run": trained.manifest.config["name"]}
     with finished_export(output, facts, overwrite=overwrite) as (folder, files):
-        files.append(_write(folder / GGUF_FILE, config, trained, tokenizer, FORMATS[dtype]))
+        files.append(write_gguf(folder / GGUF_FILE, config, trained, tokenizer, FORMATS[dtype]))
         parity = _compare(folder, config, trained, tokenizer, (FORMATS[dtype], tokens))
         facts["parity"] = parity.tree()
     return Compared(output, parity, sum(file.num_bytes for file in files))
@@ -130,7 +130,8 @@ def _compare(
     return parity
 
 
-def _write(path: Path, config: ModelConfig, trained: TrainedModel, tokenizer: Tokenizer, kind: Kind) -> WrittenFile:
+def write_gguf(path: Path, config: ModelConfig, trained: TrainedModel, tokenizer: Tokenizer, kind: Kind) -> WrittenFile:
+    """Write the file, with one tensor in memory at a time."""
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[_ARCHITECTURES[huggingface_class(config)]])
     _describe(writer, config, str(trained.manifest.config["name"]), kind)
     _describe_tokenizer(writer, tokenizer, config.vocab_size)
@@ -151,6 +152,7 @@ def _write(path: Path, config: ModelConfig, trained: TrainedModel, tokenizer: To
         target = str(names.get_name(name, try_suffixes=(".weight", ".bias")))
         values = _laid_out(config, name, tensor).contiguous().numpy()
         writer.write_tensor_data(_stored(values, _kind_of(target, values.shape, kind)))
+        del values, tensor  # or they would be there while the next are read
     writer.close()
     return WrittenFile(path.name, path.stat().st_size, file_sha256(path))
 
@@ -239,7 +241,7 @@ def _kind_of(target: str, shape: tuple[int, ...], kind: Kind) -> Kind:
 
 
 def _stored(values: NDArray[Any], kind: Kind) -> NDArray[Any]:
-    found: NDArray[Any] = gguf.quantize(values.astype(np.float32), kind)
+    found: NDArray[Any] = gguf.quantize(values.astype(np.float32, copy=False), kind)
     return found
 
 

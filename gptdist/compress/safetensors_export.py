@@ -23,6 +23,7 @@ FORMATS = {"float32": ("F32", torch.float32), "bfloat16": ("BF16", torch.bfloat1
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+_CHECKED_VALUES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ def _write_shard(
             file.write(piece)
             digest.update(piece)
             num_bytes += len(piece)
+            del piece  # or it would be there while the next is made
         _to_disk(file)
     return WrittenFile(path.name, num_bytes, digest.hexdigest())
 
@@ -137,13 +139,15 @@ def _pieces(
         name, tensor = next(stream)
         assert (name, tuple(tensor.shape)) == (expected, shape), f"{name} comes where {expected} {shape} is due"
         rounded = tensor.to(FORMATS[dtype][1]).contiguous()
-        if not bool(torch.isfinite(rounded).all()):
+        # in parts: torch looks at absolute values, a copy of what it is given
+        if not all(bool(torch.isfinite(part).all()) for part in rounded.view(-1).split(_CHECKED_VALUES)):
             raise ExportError(
                 f"{name}: holds numbers that are not finite in {dtype}; "
                 f"export an earlier checkpoint, from before the training diverged"
             )
         # as bytes, because numpy has no bfloat16
         yield rounded.reshape(-1).view(torch.uint8).numpy().data
+        del tensor, rounded
 
 
 def _to_disk(file: BinaryIO) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +11,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from gptdist.compress.hf_model import huggingface_weights
 from gptdist.compress.safetensors_export import INDEX_FILE, SINGLE_FILE, write_model
+from gptdist.config.model import ModelConfig
 from gptdist.errors import ExportError
+from gptdist.model.hf_names import huggingface_shapes, logical_shapes
+from tests.support.kept import peak_tensor_bytes, tensor_bytes
 
 TENSORS = {name: torch.randn(shape) for name, shape in {"first": (5, 4), "second": (7,), "third": (3, 2)}.items()}
 SHAPES = {name: tuple(tensor.shape) for name, tensor in TENSORS.items()}
@@ -80,3 +85,53 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path: Path, value: float, d
         ExportError, match=f"norm.bias: holds numbers that are not finite in {dtype}; export an earlier"
     ):
         write_model(tmp_path, {"norm.bias": (2,)}, [("norm.bias", bad)], dtype=dtype, max_shard_bytes=100)
+
+
+LLAMA = {
+    "position_embedding": "rope",
+    "normalization": "rmsnorm",
+    "activation": "swiglu",
+    "add_bias": False,
+    "num_query_groups": 2,
+}
+MODELS = {
+    "gpt2-large-vocabulary": {"vocab_size": 4096},
+    "gpt2-feed-forward-is-largest": {},
+    "gpt2-queries-are-largest": {"ffn_hidden_size": 256},
+    "neox-mup": {"position_embedding": "rope", "init": "mup", "mup_base_hidden_size": 128, "mup_base_head_size": 16},
+    "llama": LLAMA,
+    "mixtral": LLAMA | {"moe": {"num_experts": 8}, "ffn_hidden_size": 256},
+}
+
+
+@pytest.mark.parametrize(
+    ("switches", "dtype"), zip(MODELS.values(), ["float32", "bfloat16"] * 3, strict=True), ids=MODELS
+)
+def test_writing_takes_at_most_three_times_the_largest_tensor(
+    switches: dict[str, object], dtype: str, tmp_path: Path
+) -> None:
+    sizes = {"num_layers": 2, "hidden_size": 256, "num_attention_heads": 4, "seq_length": 16, "vocab_size": 260}
+    config = ModelConfig(**(sizes | switches))
+    logical = logical_shapes(config)
+    largest = 4 * max(math.prod(shape) for shape in logical.values())
+
+    class Read:
+        """Makes each tensor when it is asked for, as a checkpoint's reader does."""
+
+        tensor_names = tuple(logical)
+
+        def weight(self, name: str) -> torch.Tensor:
+            return torch.ones(logical[name])
+
+    def write() -> None:
+        write_model(
+            tmp_path,
+            huggingface_shapes(config),
+            huggingface_weights(config, Read()),
+            dtype=dtype,
+            max_shard_bytes=10**9,
+        )
+
+    before = tensor_bytes()
+    found = (peak_tensor_bytes(write) - before) / largest
+    assert 0.9 < found <= 3.0
