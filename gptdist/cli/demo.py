@@ -60,6 +60,7 @@ def _demo(arguments: argparse.Namespace) -> None:
     _title("4. Evaluate, export, check")
     evaluation = json.loads(_gptdist("evaluate", str(RUN), "--json", capture=True))
     _gptdist("export", str(RUN), "--to", "hf", "--output", str(EXPORT))
+    _gptdist("bundle", "verify", str(EXPORT))
     _title("5. Plain transformers loads the folder and continues a prompt")
     print(_run([sys.executable, "-W", "ignore", "-c", TRANSFORMERS_SCRIPT, str(EXPORT), PROMPT], capture=True))
     _summary(evaluation, time.perf_counter() - begin)
