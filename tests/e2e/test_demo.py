@@ -78,6 +78,9 @@ def test_the_exported_folder_is_checked(demo) -> None:
     parity = json.loads((folder / "export/demo-cpu/export.json").read_text())["parity"]
     assert parity["max_abs_difference"] < 1e-3
     assert parity["argmax_agreement"] > 0.99
+    assert "whole  export/demo-cpu" in output, "every file has its hash"
+    baseline = json.loads((folder / "export/demo-cpu/gptdist/baseline.json").read_text())
+    assert f"{baseline['bits_per_byte']:.4f} bits/byte ({baseline['loss']:.4f} nats/token)" in output, "as evaluated"
     assert "def __init__(self" in output.partition("continues a prompt")[2], "transformers printed a continuation"
 
 
