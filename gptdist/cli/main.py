@@ -28,7 +28,7 @@ COMMANDS = {
     "evaluate": "validation loss and bits per byte of a checkpoint",
     "generate": "continue a prompt",
     "compress": "make a smaller model by a recipe: prune, distil, quantize",
-    "prune": "make a checkpoint's model smaller: weights at zero",
+    "prune": "make a model smaller or sparse, see which layers bear it",
     "distill": "train a student on a teacher's answers, or keep those of a run's samples",
     "import": "make a checkpoint of weights that other programs wrote",
     "export": "write a checkpoint as a folder other tools load",
