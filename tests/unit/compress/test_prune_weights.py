@@ -210,7 +210,7 @@ def test_an_exported_folder_gives_the_same_and_its_own_tokens(made, tmp_path: Pa
     assert manifest.origin.sources[0].path == str(run / "checkpoints/step_00000030")
     ids = calibration_tokens(run, manifest, (), CalibrationOptions(9, 30, 0))[0]
     path = exported / CALIBRATION_FILE
-    path.parent.mkdir()
+    path.parent.mkdir(exist_ok=True)
     save_file({"input_ids": np.pad(ids, ((0, 3), (0, 9))).astype(np.int32)}, path)
     assert main(["prune", "weights", str(exported), "--output", str(outputs[1]), *options]) == 0
     printed = capsys.readouterr().out
