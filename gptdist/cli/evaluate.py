@@ -1,84 +1,68 @@
-"""``gptdist evaluate CHECKPOINT``: validation loss of a checkpoint, or its scores in tasks of lm-evaluation-harness."""
+"""``gptdist evaluate MODEL``: what a checkpoint or a Hugging Face folder is worth, by numbers or in tasks."""
 
 import argparse
 from pathlib import Path
 
+from gptdist.cli.judge_options import add_judge_arguments
+from gptdist.cli.quiet import hidden_libraries
+
+CONFIG_FILE = "config.json"
+"""A folder with it is in the Hugging Face layout."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments to ``parser``."""
-    parser.add_argument("checkpoint", type=Path, help="run folder or step folder")
+    parser.add_argument(
+        "checkpoint", type=Path, metavar="MODEL", help="run folder, step folder, or folder in the Hugging Face layout"
+    )
     parser.add_argument("--eval-samples", type=int, help="windows a source (0: all); default as in the run's config")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="tokenizer (default: the run's)")
+    add_judge_arguments(parser, "loss")
     tasks = parser.add_argument_group("tasks of lm-evaluation-harness (pip install 'gptdist[eval]')")
     tasks.add_argument("--tasks", metavar="A,B", help="names of tasks, in place of the validation loss")
     tasks.add_argument("--include", type=Path, metavar="DIR", help="folder of task files of your own")
     tasks.add_argument("--limit", type=int, metavar="N", help="documents a task at most")
     tasks.add_argument("--num-fewshot", type=int, metavar="N", help="examples before a question; default: the task's")
     tasks.add_argument("--batch-size", type=int, default=8, metavar="N", help="texts in a forward (default: 8)")
-    tasks.add_argument("--tokenizer", type=Path, metavar="DIR", help="tokenizer (default: the run's)")
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    if arguments.tasks is None:
+    if arguments.tasks is not None:
+        from gptdist.cli.evaluate_tasks import evaluate_tasks
+
+        evaluate_tasks(arguments)
+    elif _is_of_a_run(arguments):
         _evaluate(arguments)
     else:
-        _evaluate_tasks(arguments)
+        _judge(arguments)
 
 
-def _evaluate_tasks(arguments: argparse.Namespace) -> None:
-    import dataclasses
+def _is_of_a_run(arguments: argparse.Namespace) -> bool:
+    """Whether the run's own validation loss is asked for: by its rules, and of every model, exportable or not."""
+    is_plain = arguments.suite is None and arguments.reference is None and not arguments.data
+    return is_plain and not (arguments.checkpoint / CONFIG_FILE).is_file()
+
+
+@hidden_libraries()
+def _judge(arguments: argparse.Namespace) -> None:
     import json
-    import warnings
-    from importlib.util import find_spec
 
-    from gptdist.compress.harness import forbid_network, run_tasks
-    from gptdist.errors import ConfigError
+    from gptdist.cli.judge_options import held_out_options, judge_options
+    from gptdist.compress.judge.held_out import held_out_of
+    from gptdist.compress.judge.judge import judge, material_of, needs_held_out
+    from gptdist.compress.judge.subject import open_subject
+    from gptdist.compress.judge.table import judgement_lines
 
-    names = [name for name in arguments.tasks.split(",") if name]
-    bad = [] if names else ["--tasks: names no task; name one"]
-    bad += [
-        f"--{name}: must be at least 1, got {value}"
-        for name, value in (("limit", arguments.limit), ("batch-size", arguments.batch_size))
-        if value is not None and value < 1
-    ]
-    if arguments.include is not None and not arguments.include.is_dir():
-        bad.append(f"--include: folder '{arguments.include}' does not exist; change the path")
-    if find_spec("lm_eval") is None:
-        bad.append("--tasks: lm-evaluation-harness is not installed; pip install 'gptdist[eval]'")
-    if bad:
-        raise ConfigError(bad)
-    forbid_network()
-    warnings.filterwarnings("ignore")
-    from gptdist.checkpoint.find import resolve_checkpoint
-    from gptdist.checkpoint.read import CheckpointReader
-    from gptdist.compress.harness_model import HarnessModel
-    from gptdist.compress.trained_on import trained_tokenizer
-    from gptdist.train.inference import load_model, single_process_mesh
-
-    folder = resolve_checkpoint(arguments.checkpoint)
-    reader = CheckpointReader(folder)
-    tokenizer = trained_tokenizer(reader.manifest, arguments.tokenizer)
-    mesh = single_process_mesh()
-    model = load_model(reader, mesh, arguments.device)
-    seq_length = reader.manifest.config["model"]["seq_length"]
-    scores = run_tasks(
-        HarnessModel(model, mesh, tokenizer, seq_length, arguments.batch_size),
-        names,
-        include=arguments.include,
-        limit=arguments.limit,
-        num_fewshot=arguments.num_fewshot,
-    )
-    if arguments.json:
-        found = [dataclasses.asdict(score) for score in scores]
-        print(json.dumps({"checkpoint": str(folder), "step": reader.manifest.step, "scores": found}))
-        return
-    print(f"{folder}, step {reader.manifest.step}")
-    print(f"{'task':<24} {'metric':<24} {'value':>12} {'stderr':>10} {'documents':>10}")
-    for score in scores:
-        stderr = "-" if score.stderr is None else f"{score.stderr:.4f}"
-        print(f"{score.task:<24} {score.metric:<24} {score.value:>12.4f} {stderr:>10} {score.samples:>10,}")
+    options, held_out = judge_options(arguments, "loss"), held_out_options(arguments)
+    subject = open_subject(arguments.checkpoint, arguments.tokenizer)
+    reference = None if arguments.reference is None else open_subject(arguments.reference, None)
+    is_needed = needs_held_out(options.suites, has_reference=reference is not None)
+    material = material_of(subject, held_out_of(subject, held_out) if is_needed else [], options)
+    found = judge(subject, material, options, reference)
+    print(json.dumps(found.tree()) if arguments.json else "\n".join(judgement_lines(found)))
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:

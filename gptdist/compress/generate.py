@@ -46,8 +46,13 @@ class Prompt:
     room: int
 
 
-def open_text_model(path: Path, chosen_tokenizer: Path | None = None) -> TextModel:
+def open_text_model(path: Path, chosen_tokenizer: Path | None = None, *, dtype: str = "auto") -> TextModel:
     """Open an exported folder, or the newest whole checkpoint of a run, on this machine's device.
+
+    Args:
+        path: the model.
+        chosen_tokenizer: of a checkpoint, in place of the run's.
+        dtype: as ``choose_device`` takes it; quantized weights stay as they are.
 
     Raises:
         BundleError: a file is not what the folder's ``SHA256SUMS`` says.
@@ -57,8 +62,11 @@ def open_text_model(path: Path, chosen_tokenizer: Path | None = None) -> TextMod
     if not path.exists():
         raise CheckpointError(f"{path}: does not exist; name a run, a checkpoint or an exported folder")
     text_model = _open_exported(path) if (path / "config.json").is_file() else _open_checkpoint(path, chosen_tokenizer)
-    device = choose_device("auto", "auto", 0)
-    text_model.model.to(device=device.torch_device, dtype=device.dtype)
+    device = choose_device("auto", dtype, 0)
+    if getattr(text_model.model, "hf_quantizer", None) is not None:
+        text_model.model.to(device.torch_device)
+    else:
+        text_model.model.to(device=device.torch_device, dtype=device.dtype)
     return text_model
 
 

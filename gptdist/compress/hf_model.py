@@ -1,7 +1,9 @@
 """Trained weights as a transformers model, in memory or from an exported folder."""
 
+import io
+import logging
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +16,8 @@ from gptdist.config.model import ModelConfig
 from gptdist.errors import ExportError
 from gptdist.model.hf_config import huggingface_config
 from gptdist.model.hf_names import logical_shapes, to_huggingface
+
+_TOLD_AT_IMPORT = ("torchao", "torch.utils._pytree")
 
 
 class TrainedModel(Protocol):
@@ -67,8 +71,8 @@ def model_of_weights(config: ModelConfig, weights: Iterable[tuple[str, torch.Ten
         ExportError: no Hugging Face class computes this model's function.
     """
     tree = huggingface_config(config, eod_id=eod_id)
-    model_class = getattr(transformers, tree["architectures"][0])
     with quiet_transformers():
+        model_class = getattr(transformers, tree["architectures"][0])
         model, report = model_class.from_pretrained(
             None,
             config=model_class.config_class.from_dict(tree),
@@ -86,11 +90,15 @@ def load_huggingface_model(folder: Path) -> Any:
         ExportError: transformers cannot load the folder, or finds a tensor too many or too few.
     """
     try:
-        with quiet_transformers():
+        # compressed-tensors shows bars that nothing switches off
+        with quiet_transformers(), redirect_stderr(io.StringIO()):
             model, report = transformers.AutoModelForCausalLM.from_pretrained(
                 folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
             )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+            if getattr(model, "hf_quantizer", None) is not None:
+                with torch.inference_mode():
+                    model(torch.zeros(1, 1, dtype=torch.int64))  # packed weights are unpacked by the first forward
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
         first_line = str(error).strip().partition("\n")[0]
         raise ExportError(f"{folder}: transformers cannot load it ({first_line}); export it again") from error
     require_all_loaded(report, str(folder))
@@ -99,7 +107,12 @@ def load_huggingface_model(folder: Path) -> Any:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Hide transformers' own progress bars and warnings: what they would say is checked here."""
+    """Hide transformers' own progress bars and warnings: what they would say is checked here.
+
+    With torchao installed transformers loads it for every model, and it tells of its kernels for other devices.
+    """
+    for name in _TOLD_AT_IMPORT:
+        logging.getLogger(name).setLevel(logging.ERROR)
     verbosity, had_bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

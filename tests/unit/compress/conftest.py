@@ -4,11 +4,15 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from tests.unit.compress.small_models import Logits, TrainedModel, megatron_model
+from tests.support.datasets import write_dataset
+from tests.unit.compress.exported import exported
+from tests.unit.compress.small_models import Logits, TrainedModel, llama, megatron_model, trained
 
 torch.set_num_threads(1)
 
@@ -29,3 +33,21 @@ def sample_tokens() -> np.ndarray:
     text = "def área(r):\n    return 3 * r ** 2  # 🙂\n" * 2
     ids = [*text.encode(), 256]
     return np.array([ids[:24], ids[-24:]])
+
+
+@pytest.fixture(scope="session")
+def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama that transformers loads, with widths that groups of 32 divide; not to be changed."""
+    return exported(llama(ffn_hidden_size=64, seq_length=160), tmp_path_factory.mktemp("llama") / "hf")
+
+
+@pytest.fixture(scope="session")
+def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random GPT-2, tied; not to be changed."""
+    return exported(trained(seq_length=160), tmp_path_factory.mktemp("gpt2") / "hf")
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Byte tokens to judge on; not to be changed."""
+    return write_dataset(tmp_path_factory.mktemp("data") / "prose")
