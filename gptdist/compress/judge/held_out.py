@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from gptdist.checkpoint.find import resolve_checkpoint
 from gptdist.checkpoint.manifest import read_manifest
+from gptdist.compress.bundle.held_out import HELD_OUT_FILE, read_held_out
 from gptdist.compress.judge.subject import Subject
 from gptdist.config.run import RunConfig
 from gptdist.data.dataset import TokenDataset
@@ -16,8 +16,8 @@ from gptdist.data.order import evaluation_windows
 from gptdist.data.sources import VALIDATION_SPLIT, validation_sources
 from gptdist.errors import ConfigError, DataError, ExportError
 
-BUNDLED_FILE = Path("gptdist") / "held_out.safetensors"
-"""In an exported folder: windows of token ids [n, s + 1], one tensor a source."""
+BUNDLED_FILE = Path("gptdist") / HELD_OUT_FILE
+"""In an exported folder."""
 
 DEFAULT_WINDOWS = 64
 
@@ -146,19 +146,13 @@ def _of_dataset(folder: Path, subject: Subject, length: int, windows: int, share
 
 
 def _of_bundle(path: Path, windows: int) -> list[HeldOut]:
-    try:
-        with safe_open(path, framework="numpy") as file:
-            tensors = {name: file.get_tensor(name) for name in sorted(file.keys()) if "input_ids" in name}
-    except (OSError, SafetensorError) as error:
-        raise ExportError(f"{path}: cannot be read ({error}); export the model again") from None
-    if not tensors or any(rows.ndim != 2 or rows.shape[1] < 2 for rows in tensors.values()):
-        raise ExportError(f"{path}: holds no windows of token ids; export the model again")
     found = []
-    for name, rows in tensors.items():
-        count = len(rows) if not windows else min(windows, len(rows))
-        kept = tuple(rows[index * len(rows) // count].astype(np.int64) for index in range(count))
-        label = name.replace("input_ids", "").strip("/._") or "held_out"
-        found.append(HeldOut(label, kept, 1.0 / len(tensors)))
+    for source in read_held_out(path):
+        if source.weight:
+            count = len(source.ids) if not windows else min(windows, len(source.ids))
+            places = [index * len(source.ids) // count for index in range(count)]
+            kept = tuple(source.ids[place].astype(np.int64) for place in places)
+            found.append(HeldOut(source.name, kept, source.weight))
     return found
 
 
