@@ -140,17 +140,18 @@ def main() -> None:
     parser.add_argument("--llmcompressor-python", type=Path, metavar="PATH")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
-    manifest = CheckpointReader(resolve_checkpoint(arguments.run)).manifest
+    run_now = resolve_checkpoint(arguments.run)  # a run that goes on would be another model for each method
+    manifest, output = CheckpointReader(run_now).manifest, arguments.output / run_now.name
     length = int(manifest.config["model"]["seq_length"])
     calibration = CalibrationOptions(sequences=arguments.sequences, length=length)
-    exported = arguments.output / "dense"
+    exported = output / "dense"
     if not exported.exists():
-        arguments.output.mkdir(parents=True, exist_ok=True)
-        export_checkpoint(arguments.run, exported, options=ExportOptions())
-    ids = calibration_tokens(arguments.run, manifest, (), calibration)[0]
-    save_file({"input_ids": ids}, arguments.output / "calibration.safetensors")
-    held_out = held_out_tokens(arguments.run, manifest, (), replace(calibration, seed=1), arguments.held_out)
-    run(Material(arguments.run, exported, arguments.output, calibration, ids, held_out, arguments.llmcompressor_python))
+        output.mkdir(parents=True, exist_ok=True)
+        export_checkpoint(run_now, exported, options=ExportOptions())
+    ids = calibration_tokens(run_now, manifest, (), calibration)[0]
+    save_file({"input_ids": ids}, output / "calibration.safetensors")
+    held_out = held_out_tokens(run_now, manifest, (), replace(calibration, seed=1), arguments.held_out)
+    run(Material(run_now, exported, output, calibration, ids, held_out, arguments.llmcompressor_python))
 
 
 if __name__ == "__main__":
