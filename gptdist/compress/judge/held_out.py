@@ -12,6 +12,7 @@ from gptdist.compress.bundle.held_out import HELD_OUT_FILE, read_held_out
 from gptdist.compress.judge.subject import Subject
 from gptdist.config.run import RunConfig
 from gptdist.data.dataset import TokenDataset
+from gptdist.data.label_mask import token_ids
 from gptdist.data.order import evaluation_windows
 from gptdist.data.sources import VALIDATION_SPLIT, validation_sources
 from gptdist.errors import ConfigError, DataError, ExportError
@@ -126,7 +127,7 @@ def _of_run(subject: Subject, windows: int) -> list[HeldOut]:
     if problems := config.data.path_problems():
         raise ConfigError(problems)
     sources = [one for one in validation_sources(config) if one.weight]
-    return [HeldOut(one.name, tuple(one.rows(0, len(one.first_tokens))), one.weight) for one in sources]
+    return [HeldOut(one.name, tuple(map(token_ids, one.rows(0, len(one.first_tokens)))), one.weight) for one in sources]
 
 
 def _of_dataset(folder: Path, subject: Subject, length: int, windows: int, share: float) -> HeldOut:

@@ -12,6 +12,7 @@ from gptdist.compress.generations import sample_generations
 from gptdist.compress.rate.store import Store
 from gptdist.compress.sampling import SamplingOptions
 from gptdist.errors import ConfigError
+from gptdist.model.parameters import derived_seed
 
 MOST_PROMPT_CHARACTERS = 20_000
 _HASHED = ("*.safetensors", "config.json", "tokenizer.json")
@@ -81,9 +82,14 @@ def continuations(
     if missing:
         text_model = open_text_model(path)
         for prompt in missing:
-            known[prompt] = _continue(text_model, prompt, options)
+            known[prompt] = _continue(text_model, prompt, replace(options, seed=seed_of(options.seed, model, prompt)))
             store.keep_text(prompt, model, settings, known[prompt])
     return {prompt: known[prompt] for prompt in prompts}
+
+
+def seed_of(seed: int, model: str, prompt: str) -> int:
+    """Return the seed of one text: models alike in size would often choose alike with the same draws."""
+    return derived_seed(seed, "rate", model, prompt)
 
 
 def _continue(text_model: TextModel, prompt: str, options: SamplingOptions) -> str:
