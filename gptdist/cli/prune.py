@@ -4,6 +4,7 @@ import argparse
 
 from gptdist.cli.prune_sensitivity import add_sensitivity
 from gptdist.cli.prune_structure import add_structure
+from gptdist.cli.prune_units import add_units
 from gptdist.cli.prune_weights import add_weights
 
 
@@ -12,4 +13,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     add_weights(actions)
     add_structure(actions)
+    add_units(actions)
     add_sensitivity(actions)

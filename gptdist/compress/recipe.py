@@ -9,7 +9,7 @@ from typing import Any
 
 from gptdist.checkpoint.find import resolve_checkpoint
 from gptdist.checkpoint.manifest import MANIFEST_NAME
-from gptdist.config.recipe import START, TRAINS, RecipeConfig, StageConfig
+from gptdist.config.recipe import CUTS, START, TRAINS, RecipeConfig, StageConfig
 from gptdist.durable import write_whole
 from gptdist.errors import ConfigError
 
@@ -44,7 +44,7 @@ def stage_commands(recipe: RecipeConfig) -> list[StageCommand]:
         source, output = stage.of or before, recipe.output_dir / stage.name
         keeps_zeros = has_zeros[source]
         match stage.run:
-            case "prune structure":
+            case "prune structure" | "prune units":
                 student_config = output.with_suffix(".yaml")
                 words = [*_made(stage, outputs[source], output), "--write-config", str(student_config)]
             case "distill run":
@@ -61,7 +61,7 @@ def stage_commands(recipe: RecipeConfig) -> list[StageCommand]:
                 words = _made(stage, outputs[source], output)
         commands.append(StageCommand(stage, tuple(words), output))
         outputs[stage.name] = output
-        has_zeros[stage.name] = stage.run == "prune weights" or (keeps_zeros and stage.run != "prune structure")
+        has_zeros[stage.name] = stage.run == "prune weights" or (keeps_zeros and stage.run not in CUTS)
         before = stage.name
     return commands
 

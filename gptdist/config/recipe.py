@@ -8,8 +8,11 @@ from pydantic import Field
 
 from gptdist.config.section import Section
 
-StageKind = Literal["prune weights", "prune structure", "distill run", "finetune", "quantize", "export"]
+StageKind = Literal["prune weights", "prune structure", "prune units", "distill run", "finetune", "quantize", "export"]
 """Sub-commands that make a model of a model."""
+
+CUTS = ("prune structure", "prune units")
+"""Those that change shapes, and write the config of a run that goes on."""
 
 TRAINS = ("distill run", "finetune")
 """Those that train: the same command again goes on where it was ended."""
@@ -40,7 +43,7 @@ class StageConfig(Section):
     """Of the command, by their names without dashes before; true is an option without a value."""
 
     config: Path | None = None
-    """Of a stage that distils: the student's run config; default: what the last ``prune structure`` before it wrote."""
+    """Of a stage that distils: the student's run config; default: what the last stage wrote that cut the model."""
 
     teacher: str | None = None
     """Of a stage that distils: the stage, or ``model``, that is learnt from; default: ``model``."""
@@ -98,7 +101,7 @@ class RecipeConfig(Section):
             bad += [f"{where}.{key}: {problem}" for key, problem in _reference_problems(stage, before)]
             if stage.name in before:
                 bad.append(f"{where}.name: '{stage.name}' comes twice; rename one")
-            has_config = has_config or stage.run == "prune structure"
+            has_config = has_config or stage.run in CUTS
             if stage.run == "distill run" and stage.config is None and not has_config:
                 bad.append(f"{where}.config: missing; name the student's run config (no stage before it writes one)")
             before[stage.name] = stage

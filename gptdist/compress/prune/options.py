@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from gptdist.compress.calibration import CalibrationOptions
@@ -154,6 +155,44 @@ class WeightOptions:
             of = self.calibration
             given["calibration"] = f"{of.sequences} sequences of {of.length} tokens, seed {of.seed}"
         return {name: value for name, value in given.items() if value is not None}
+
+
+UnitKind = Literal["neurons", "groups"]
+UNIT_KINDS: tuple[UnitKind, ...] = ("neurons", "groups")
+
+
+@dataclass(frozen=True)
+class UnitOptions:
+    """What is cut out: exactly one of ``ratio`` and ``threshold`` says how much."""
+
+    norm: Literal["l1", "l2"] = "l2"
+    """A unit's size: mean of absolute values (L1), or root of the mean of squares (L2), of all its weights."""
+
+    ratio: float | None = None
+    """Share of each layer's units of a kind that goes, the smallest first."""
+
+    threshold: float | None = None
+    """Units of a smaller size go, wherever they are; at least one of each kind stays in each layer."""
+
+    units: tuple[str, ...] = UNIT_KINDS
+    """``neurons`` of feed-forward layers, and query ``groups`` with their heads."""
+
+    run_config: Path | None = None
+    """Where to write the config of a run that trains the smaller model on."""
+
+    def problems(self) -> list[str]:
+        """Return everything that is out of its range or contradicts something else."""
+        bad = []
+        if (self.ratio is None) == (self.threshold is None):
+            bad.append("--ratio, --threshold: one of them says how much is to go; give one, not both")
+        if self.ratio is not None and not 0.0 < self.ratio < 1.0:
+            bad.append(f"--ratio: must be above 0 and below 1, got {self.ratio:g}")
+        if self.threshold is not None and not 0.0 < self.threshold < float("inf"):
+            bad.append(f"--threshold: must be above 0, got {self.threshold:g}")
+        bad += [
+            f"--units: '{kind}' is none; use {' or '.join(UNIT_KINDS)}" for kind in self.units if kind not in UNIT_KINDS
+        ]
+        return bad if self.units else [*bad, f"--units: names none; use {' or '.join(UNIT_KINDS)}"]
 
 
 def _numbers(text: str) -> Iterable[int]:

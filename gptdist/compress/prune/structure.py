@@ -130,19 +130,19 @@ def prune_structure(source: Path, output: Path, options: StructureOptions) -> St
             "loss": f"{found.loss_before:.4f} → {found.loss:.4f} nats a token, held-out",
             "calibration": whence,
         }
-        zeros = _zeros(manifest.progress.zeros, pruned_tensors(config, found.kept, reader.weight))
+        zeros = kept_zeros(manifest.progress.zeros, pruned_tensors(config, found.kept, reader.weight))
         written = write_weights(
             output,
             pruned_tensors(config, found.kept, reader.weight),
             config=manifest.config | {"model": child.tree()},
-            progress=_progress(manifest.progress, zeros),
+            progress=weights_progress(manifest.progress, zeros),
             tokenizer_fingerprint=manifest.tokenizer_fingerprint,
             origin=Origin(kind="pruned", sources=parents(source, reader), facts=facts),
-            check=lambda folder: _write_units(folder / UNITS_FILE, found.kept),
+            check=lambda folder: write_units(folder / UNITS_FILE, found.kept),
         )
     if run is not None and options.run_config is not None:
         write_run(options.run_config, run)
-    return Structured(written, config, child, found, _lost(config, child))
+    return Structured(written, config, child, found, lost_classes(config, child))
 
 
 def _decide(
@@ -191,7 +191,7 @@ def loaded(reader: CheckpointReader, device: str) -> Iterator[tuple[LanguageMode
         destroy_mesh()
 
 
-def _zeros(of_whole: dict[str, int], tensors: Iterable[tuple[str, Tensor]]) -> dict[str, int]:
+def kept_zeros(of_whole: dict[str, int], tensors: Iterable[tuple[str, Tensor]]) -> dict[str, int]:
     """Return how many weights are zero in each matrix of the smaller model, where matrices of the whole had some."""
     if not of_whole:
         return {}
@@ -199,7 +199,7 @@ def _zeros(of_whole: dict[str, int], tensors: Iterable[tuple[str, Tensor]]) -> d
     return {name: count for name, count in counts if count}
 
 
-def _progress(whole: Progress, zeros: dict[str, int]) -> Progress:
+def weights_progress(whole: Progress, zeros: dict[str, int]) -> Progress:
     """Return how far the weights are trained; no optimizer goes on with them."""
     return Progress(
         step=whole.step,
@@ -210,10 +210,11 @@ def _progress(whole: Progress, zeros: dict[str, int]) -> Progress:
     )
 
 
-def _write_units(path: Path, kept: Kept) -> None:
+def write_units(path: Path, kept: Kept) -> None:
+    """Write which of the whole model's units are in the smaller one."""
     path.write_text(json.dumps({"format": "gptdist-kept-units", "version": 1, **asdict(kept)}) + "\n")
 
 
-def _lost(whole: ModelConfig, child: ModelConfig) -> list[str]:
+def lost_classes(whole: ModelConfig, child: ModelConfig) -> list[str]:
     """Return why other tools cannot load the smaller model, where they could the whole one."""
     return [] if export_problems(whole) else export_problems(child)

@@ -1,0 +1,58 @@
+"""``gptdist prune units``: neurons and query groups with small weights are cut out."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gptdist.compress.prune.options import UnitOptions
+
+
+def add_units(actions: Any) -> None:
+    """Add ``units`` to the sub-commands ``actions``."""
+    parser = actions.add_parser("units", help="cut out units whose weights are small; matrices become smaller")
+    parser.add_argument("model", type=Path, metavar="MODEL", help="run, checkpoint or Hugging Face folder")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="checkpoint folder to write")
+    amount = parser.add_argument_group("how much: one of these")
+    amount.add_argument("--ratio", type=float, metavar="R", help="share of each layer's units that goes")
+    amount.add_argument("--threshold", type=float, metavar="T", help="units of a smaller size go")
+    parser.add_argument(
+        "--norm",
+        default="l2",
+        choices=("l1", "l2"),
+        help="size of a unit: mean of its weights' absolute values, or root of the mean of squares (default)",
+    )
+    parser.add_argument("--units", default="neurons,groups", metavar="A,B", help="default: neurons,groups")
+    parser.add_argument("--write-config", type=Path, metavar="FILE", help="config of a run that trains it on")
+    parser.set_defaults(run=_run, check=lambda arguments: _options(arguments).problems())
+
+
+def _options(arguments: argparse.Namespace) -> "UnitOptions":
+    from gptdist.compress.prune.options import UnitOptions
+
+    return UnitOptions(
+        norm=arguments.norm,
+        ratio=arguments.ratio,
+        threshold=arguments.threshold,
+        units=tuple(name for name in arguments.units.split(",") if name),
+        run_config=arguments.write_config,
+    )
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    import warnings
+
+    # megatron-core says at import that optional CUDA libraries are not there; nothing here needs them
+    warnings.filterwarnings("ignore", module=r"megatron")
+    from gptdist.compress.prune.units import layer_lines, prune_units
+    from gptdist.model.arithmetic import num_parameters
+
+    found = prune_units(arguments.model, arguments.output, _options(arguments))
+    before, after = num_parameters(found.whole), num_parameters(found.model)
+    print(f"model        {arguments.model}, step {found.manifest.step:,}")
+    for line in layer_lines(found.whole, found.model):
+        print(line)
+    print(f"parameters   {after:,} of {before:,} ({after / before:.1%})")
+    for problem in found.not_exported:
+        print(f"not exported {problem}")
+    print(f"written      {arguments.output}: {len(found.manifest.tensors)} tensors, weights alone")
