@@ -144,8 +144,9 @@ def test_what_is_left_of_a_launch_is_ended_and_nothing_else(tmp_path: Path) -> N
         return subprocess.Popen(["sleep", "60"], env=environment, start_new_session=True)
 
     ours, other = start(f"{tmp_path}/launch_0001"), start(f"{tmp_path}/launch_00010")
-    while "sleep" not in Path(f"/proc/{other.pid}/cmdline").read_text():
-        time.sleep(0.01)
+    for process in (ours, other):  # there is a moment in which a new program has no environment yet
+        while "GPTDIST_LOG_DIR" not in Path(f"/proc/{process.pid}/environ").read_text():
+            time.sleep(0.01)
     try:
         assert left_of(f"{tmp_path}/launch_0001") == [ours.pid]
         assert reap(f"{tmp_path}/launch_0001") == 0
