@@ -42,7 +42,9 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     import os
     import shlex
+    import warnings
 
+    warnings.filterwarnings("ignore")
     from gptdist.config.load import read_config
     from gptdist.config.run import RunConfig
     from gptdist.errors import ConfigError

@@ -120,7 +120,7 @@ class RecipeRecord:
         for index, command in enumerate(commands):
             where, output = f"stages[{index}] '{command.stage.name}'", command.output
             if index < len(self._stages):
-                if self._stages[index]["words"] != list(command.words):
+                if self._stages[index]["words"] != list(command.words) and (self.is_done(index) or output.exists()):
                     yield (
                         f"{where}: was begun with other words (gptdist {' '.join(self._stages[index]['words'])}); "
                         f"choose another output_dir, or remove {output}, what was made of it and {self.path}"

@@ -106,11 +106,12 @@ def quantize_model(
             work = _Work(path, source, subject, windows, options)
             before = measure_losses(subject, windows, {})
             layers = _write(work, staging, Path(scratch), held_out)
-        _copy(source if source == path else path, staging)
+            _copy(source, staging)
+            bytes_before = _bytes_in(source)
         after = measure_losses(open_subject(staging), windows, {})
         if failures := [line for gate in gates if (line := gate.failure(before, after))]:
             raise RegressedError("; ".join(failures))
-        result = QuantizeResult(output, before, after, _weight_bytes(subject), _bytes_in(staging), layers)
+        result = QuantizeResult(output, before, after, bytes_before, _bytes_in(staging), layers)
         _describe(work, staging, result)
     return result
 
@@ -192,10 +193,6 @@ def _copy(source: Path, staging: Path) -> None:
         if (source / BUNDLE / name).is_file():
             (staging / BUNDLE).mkdir(exist_ok=True)
             shutil.copyfile(source / BUNDLE / name, staging / BUNDLE / name)
-
-
-def _weight_bytes(subject: Subject) -> int:
-    return _bytes_in(subject.path)
 
 
 def _bytes_in(folder: Path) -> int:

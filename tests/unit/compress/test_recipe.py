@@ -156,6 +156,16 @@ def test_a_changed_recipe_is_refused(tmp_path: Path) -> None:
     assert found.startswith("stages[0] 'small': was begun with other words (gptdist prune structure ")
 
 
+def test_a_stage_that_failed_may_be_written_anew(tmp_path: Path) -> None:
+    config = recipe(tmp_path, STAGES[:1])
+    RecipeRecord(config).begin(0, stage_commands(config)[0])
+    other = recipe(tmp_path, [STAGES[0] | {"options": {"ffn": 8}}])
+    assert list(RecipeRecord(other).problems(stage_commands(other))) == []
+    stage_commands(config)[0].output.mkdir(parents=True)  # it has made something
+    (found,) = RecipeRecord(other).problems(stage_commands(other))
+    assert "was begun with other words" in found
+
+
 def test_another_model_is_refused(tmp_path: Path) -> None:
     config = recipe(tmp_path, STAGES[:1])
     record = RecipeRecord(config)

@@ -13,6 +13,7 @@ from gptdist.compress.quantize.linear_layout import as_linear_model
 from gptdist.compress.quantize.options import QuantizeOptions
 from gptdist.compress.quantize.weight_only import int4_weights, linear_layers, require_quantizable
 from gptdist.errors import ConfigError, ExportError
+from tests.unit.compress.test_export_checkpoint import saved_run
 
 HALF_STEP = 0.5 + 1e-4
 """Of a scale: the error of rounding to the nearest, and of fp32."""
@@ -64,6 +65,19 @@ def test_int4_of_gpt2_is_packed_and_its_tied_embedding_stays(
 
     assert _quantize(tmp_path / "int4", dataset, tmp_path / "again", "--scheme", "int8") == 2
     assert "is quantized already; name the model that it was made of" in capsys.readouterr().err
+
+
+def test_a_run_is_quantized_with_its_tokenizer(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, _ = saved_run(tmp_path, {})
+    assert _quantize(run, dataset, tmp_path / "int8", "--scheme", "int8") == 0
+    assert (tmp_path / "int8/tokenizer.json").is_file()
+    record = json.loads((tmp_path / "int8/export.json").read_text())
+    assert record["weights_bytes_before"] > record["weights_bytes_after"] > 0
+    assert record["parent"]["files"][0]["name"] == "manifest.json"
+    words = ["--suite", "loss", "--data", str(dataset)]
+    assert main(["evaluate", str(tmp_path / "int8"), *words]) == 0
 
 
 def test_int4_steps_are_a_group_wide() -> None:
