@@ -15,6 +15,7 @@ COMMANDS = {
     "prep": "turn documents into token shards",
     "data": "verify token shards, show what a sample is made of",
     "config": "check a run config and show it resolved",
+    "schema": "JSON Schema of config files, for editors",
     "scaling": "best size and tokens for a budget, by published scaling laws",
     "rehearse": "go through a whole run of a config in small, on this machine",
     "launch": "start training, here or on a cluster",
