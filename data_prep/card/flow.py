@@ -57,15 +57,6 @@ def by_language(figures: Figures) -> dict[str | None, dict[str, Tally]]:
     return {language: dict(found[language]) for language in order}
 
 
-def by_source(figures: Figures) -> dict[str, Tally]:
-    """Return what was kept of each source."""
-    found: dict[str, Tally] = defaultdict(Tally)
-    for (source, outcome, _), tally in figures.cells.items():
-        if outcome == KEPT:
-            found[source].add(tally.documents, tally.text_bytes, tally.tokens)
-    return found
-
-
 def _rules(passages: Mapping[str, Any], figures: Figures) -> dict[str, dict[str, Tally]]:
     rules: dict[str, dict[str, Tally]] = defaultdict(lambda: defaultdict(Tally))
     for (_, outcome, _), tally in figures.cells.items():

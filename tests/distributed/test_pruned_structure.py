@@ -13,7 +13,7 @@ from tests.support.datasets import LLAMA
 from tests.support.jobs import train_steps
 from tests.support.layouts import TestedLayout
 from tests.support.ranks import run_ranks
-from tests.unit.compress.test_export_checkpoint import saved_run
+from tests.unit.compress.exported import saved_run
 
 FEW = ("--calibration-sequences", "6", "--held-out-sequences", "4")
 

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -54,15 +55,11 @@ def write_step_folder(
         slice_length = (length + padding) // slices
         for index in range(slices):
             flat = whole[:, index * slice_length : (index + 1) * slice_length].reshape(-1)
-            borders = [0, *(cut for cut in cuts if cut < len(flat)), len(flat)]
-            for number, (begin, end) in enumerate(pairwise(borders)):
-                if begin < end:
-                    file = f"rank_{index * 100 + number:05d}.safetensors"
-                    for offset, state in enumerate(STATES):
-                        contents.setdefault(file, {})[f"{state}/{name}"] = flat[begin:end] + 1000 * offset
-                    fragments.append(
-                        {"tensor": name, "slice_index": index, "start": begin, "numel": end - begin, "file": file}
-                    )
+            for fragment in _fragments(name, index, len(flat), cuts):
+                piece = flat[fragment["start"] : fragment["start"] + fragment["numel"]]
+                for offset, state in enumerate(STATES):
+                    contents.setdefault(fragment["file"], {})[f"{state}/{name}"] = piece + 1000 * offset
+                fragments.append(fragment)
         shape = [outer * length, inner]
         entries.append(
             {"name": name, "shape": shape, "outer": outer, "length": length, "inner": inner}
@@ -92,6 +89,15 @@ def write_step_folder(
     }
     write_manifest(folder, Manifest.from_tree(manifest), protection)
     return folder
+
+
+def _fragments(name: str, slice_index: int, numel: int, cuts: tuple[int, ...]) -> Iterator[dict[str, Any]]:
+    """Yield the manifest's entries of one flat slice that is divided at ``cuts``."""
+    borders = [0, *(cut for cut in cuts if cut < numel), numel]
+    for number, (begin, end) in enumerate(pairwise(borders)):
+        if begin < end:
+            file = f"rank_{slice_index * 100 + number:05d}.safetensors"
+            yield {"tensor": name, "slice_index": slice_index, "start": begin, "numel": end - begin, "file": file}
 
 
 def numbered(outer: int, length: int, inner: int) -> Tensor:

@@ -10,7 +10,7 @@ from gptdist.cli.main import main
 from gptdist.compress.distill import given_model, import_once
 from gptdist.errors import CheckpointError
 from tests.support.datasets import run_tree
-from tests.unit.compress.test_export_checkpoint import saved_run
+from tests.unit.compress.exported import saved_run
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """What the tests of this folder share; no test here looks at a network."""
 
 import os
+import shutil
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from tests.support.datasets import write_dataset
-from tests.unit.compress.exported import exported
+from tests.unit.compress.exported import export, exported, saved_run
 from tests.unit.compress.small_models import Logits, TrainedModel, llama, megatron_model, trained
 
 torch.set_num_threads(1)
@@ -51,3 +52,21 @@ def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Byte tokens to judge on; not to be changed."""
     return write_dataset(tmp_path_factory.mktemp("data") / "prose")
+
+
+@pytest.fixture(scope="session")
+def bundled_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder, and beside it ``out``, its export."""
+    folder, _ = saved_run(tmp_path_factory.mktemp("bundle"), {})
+    (folder.parent / "words").write_text("e\n")
+    assert (
+        export(folder, "--activations", "--calibration-sequences", "6", "--word-list", str(folder.parent / "words"))
+        == 0
+    )
+    return folder
+
+
+@pytest.fixture
+def bundle(bundled_run: Path, tmp_path: Path) -> Path:
+    """A copy of the export, to be changed."""
+    return Path(shutil.copytree(bundled_run.parent / "out", tmp_path / "copy"))

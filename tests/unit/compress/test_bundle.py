@@ -1,7 +1,6 @@
 """What goes with an exported model: each part is what it says, the folder is proved whole, and nothing else is read."""
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from gptdist.checkpoint.keys import KEY_VARIABLE
 from gptdist.cli.main import main
 from gptdist.compress.bundle.activations import activation_statistics
 from gptdist.compress.bundle.data_card import data_card
 from gptdist.compress.bundle.held_out import held_out_windows, read_held_out
-from gptdist.compress.bundle.protect import SEALED_CODE, SEALED_RECORD
 from gptdist.compress.bundle.provenance import without_secrets
-from gptdist.compress.bundle.sums import SIGNATURE_NAME, file_sha256, read_sums, sums_problems, write_sums
+from gptdist.compress.bundle.sums import file_sha256
 from gptdist.compress.calibration import CalibrationOptions, calibration_sample
 from gptdist.compress.hf_model import build_huggingface_model
 from gptdist.config.run import RunConfig
@@ -29,39 +26,14 @@ from gptdist.errors import BundleError, ExportError
 from gptdist.mesh.groups import destroy_mesh
 from gptdist.tokenizer.byte import ByteTokenizer
 from tests.support.datasets import run_tree, write_dataset
+from tests.unit.compress.exported import lines
 from tests.unit.compress.small_models import llama, trained
-from tests.unit.compress.test_export_checkpoint import export, saved_run
 
 PARTS = {"run_config.yaml", "calibration.safetensors", "held_out.safetensors", "baseline.json", "provenance.json"}
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder, and beside it ``out``, its export."""
-    folder, _ = saved_run(tmp_path_factory.mktemp("bundle"), {})
-    (folder.parent / "words").write_text("e\n")
-    assert (
-        export(folder, "--activations", "--calibration-sequences", "6", "--word-list", str(folder.parent / "words"))
-        == 0
-    )
-    return folder
-
-
-@pytest.fixture
-def bundle(run: Path, tmp_path: Path) -> Path:
-    """A copy of the export, to be changed."""
-    return Path(shutil.copytree(run.parent / "out", tmp_path / "copy"))
-
-
-def lines(capsys: pytest.CaptureFixture[str], *words: object) -> list[str]:
-    """Lines of a command that ends with status 2."""
-    capsys.readouterr()
-    assert main([str(word) for word in words]) == 2
-    return [line.partition("error: ")[2] for line in capsys.readouterr().err.splitlines()]
-
-
-def test_every_file_has_its_hash(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = run.parent / "out"
+def test_every_file_has_its_hash(bundled_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = bundled_run.parent / "out"
     assert {path.name for path in (out / "gptdist").iterdir()} == PARTS | {"activations.safetensors"}
     checked = subprocess.run(
         ["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=out, capture_output=True, text=True, check=True
@@ -71,8 +43,8 @@ def test_every_file_has_its_hash(run: Path, capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out == f"whole  {out}\n"
 
 
-def test_calibration_is_the_training_mixtures_sample(run: Path) -> None:
-    tree, out = read_tree(run.parent / "out/gptdist/run_config.yaml"), run.parent / "out/gptdist"
+def test_calibration_is_the_training_mixtures_sample(bundled_run: Path) -> None:
+    tree, out = read_tree(bundled_run.parent / "out/gptdist/run_config.yaml"), bundled_run.parent / "out/gptdist"
     with safe_open(out / "calibration.safetensors", framework="numpy") as opened:
         ids, metadata = opened.get_tensor("input_ids"), opened.metadata()
     assert ids.dtype == np.int32
@@ -85,23 +57,23 @@ def test_calibration_is_the_training_mixtures_sample(run: Path) -> None:
 
 
 def test_shards_of_both_splits_at_once_are_refused(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bundled_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = write_dataset(tmp_path / "same")
     manifest = json.loads((data / "manifest.json").read_text())
     manifest["splits"]["train"] = manifest["splits"]["validation"]
     (data / "manifest.json").write_text(json.dumps(manifest))
-    words = ("export", run, "--to", "hf", "--output", tmp_path / "x", "--data", data, "--calibration")
+    words = ("export", bundled_run, "--to", "hf", "--output", tmp_path / "x", "--data", data, "--calibration")
     (line,) = lines(capsys, *words)
     assert "same: shard " in line
     assert "is in both splits, so calibration tokens may be validation's; prepare the data again" in line
 
 
-def test_the_baseline_is_what_evaluate_finds(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = run.parent / "out"
+def test_the_baseline_is_what_evaluate_finds(bundled_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = bundled_run.parent / "out"
     found = json.loads((out / "gptdist/baseline.json").read_text())
     capsys.readouterr()
-    assert main(["evaluate", str(run), "--json"]) == 0
+    assert main(["evaluate", str(bundled_run), "--json"]) == 0
     destroy_mesh()
     expected = json.loads(capsys.readouterr().out)
     for name in ("loss", "bits_per_byte"):
@@ -117,9 +89,9 @@ def test_the_baseline_is_what_evaluate_finds(run: Path, capsys: pytest.CaptureFi
     assert f"| unsuitable words | {found['generations']['counts']['unsuitable_words']:,} |" in card
 
 
-def test_held_out_windows_are_read_as_written(run: Path) -> None:
-    tree = read_tree(run.parent / "out/gptdist/run_config.yaml")
-    found = read_held_out(run.parent / "out/gptdist/held_out.safetensors")
+def test_held_out_windows_are_read_as_written(bundled_run: Path) -> None:
+    tree = read_tree(bundled_run.parent / "out/gptdist/run_config.yaml")
+    found = read_held_out(bundled_run.parent / "out/gptdist/held_out.safetensors")
     expected = held_out_windows(tree, (), ByteTokenizer(), seq_length=32)
     assert [(one.name, one.weight) for one in found] == [("prose", 0.7), ("code", 0.3)]
     for ours, theirs in zip(found, expected, strict=True):
@@ -130,7 +102,7 @@ def test_held_out_windows_are_read_as_written(run: Path) -> None:
     with pytest.raises(
         BundleError, match=r"calibration.safetensors: holds no held-out windows .*; export the model again"
     ):
-        read_held_out(run.parent / "out/gptdist/calibration.safetensors")
+        read_held_out(bundled_run.parent / "out/gptdist/calibration.safetensors")
 
 
 def test_chosen_data_too_short_or_of_another_tokenizer_are_refused(tmp_path: Path) -> None:
@@ -149,9 +121,9 @@ def test_chosen_data_too_short_or_of_another_tokenizer_are_refused(tmp_path: Pat
     assert names == ["prose", str(prose)]
 
 
-def test_the_config_can_be_run_again_and_has_no_secrets(run: Path) -> None:
-    tree = read_tree(run.parent / "out/gptdist/run_config.yaml")
-    assert RunConfig.from_tree(tree) == RunConfig.from_tree(run_tree(run.parent))
+def test_the_config_can_be_run_again_and_has_no_secrets(bundled_run: Path) -> None:
+    tree = read_tree(bundled_run.parent / "out/gptdist/run_config.yaml")
+    assert RunConfig.from_tree(tree) == RunConfig.from_tree(run_tree(bundled_run.parent))
     secret = {
         "name": "x",
         "model": {"num_layers": 1},
@@ -164,17 +136,17 @@ def test_the_config_can_be_run_again_and_has_no_secrets(run: Path) -> None:
     assert "keys" not in json.dumps(found)
 
 
-def test_provenance_names_the_checkpoint(run: Path) -> None:
-    found = json.loads((run.parent / "out/gptdist/provenance.json").read_text())
-    manifest = run / "checkpoints/step_00000030/manifest.json"
+def test_provenance_names_the_checkpoint(bundled_run: Path) -> None:
+    found = json.loads((bundled_run.parent / "out/gptdist/provenance.json").read_text())
+    manifest = bundled_run / "checkpoints/step_00000030/manifest.json"
     assert found["checkpoint"] == {"name": "step_00000030", "step": 30, "manifest_sha256": file_sha256(manifest)}
     assert found["versions"]["torch"] == torch.__version__
     assert found["left_out"] == {}
 
 
-def test_activation_statistics_by_hand(run: Path) -> None:
+def test_activation_statistics_by_hand(bundled_run: Path) -> None:
     """From transformers' own hidden states: the first layer's input, its norm, and what layers change."""
-    out = run.parent / "out"
+    out = bundled_run.parent / "out"
     found = load_file(out / "gptdist/activations.safetensors")
     ids = load_file(out / "gptdist/calibration.safetensors")["input_ids"].long()
     model = AutoModelForCausalLM.from_pretrained(out)
@@ -208,148 +180,16 @@ def test_activation_statistics_of_other_families(make: Any, heads: int) -> None:
     assert float(found["hidden"].min()) > 0
 
 
-def test_what_is_missing_extra_or_off_is_named(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (bundle / "gptdist/baseline.json").write_text("{}")
-    (bundle / "config.json").unlink()
-    (bundle / "gptdist/.more").write_text("")
-    (bundle / "tokenizer.json").rename(bundle.parent / "tokenizer.json")
-    (bundle / "tokenizer.json").symlink_to(bundle.parent / "tokenizer.json")
-    found = lines(capsys, "bundle", "verify", bundle)
-    assert [line.partition(": ")[0].removeprefix(f"{bundle}/") for line in found] == [
-        *("config.json", "gptdist/baseline.json", "tokenizer.json", "gptdist/.more"),
-    ]
-    assert "config.json: missing; take another copy of the folder" in found[0]
-    assert "baseline.json: sha256 44136fa355b3… where SHA256SUMS says" in found[1]
-    assert "is a link to elsewhere" in found[2]
-    assert ".more: is not in SHA256SUMS; remove it, or take another copy" in found[3]
-
-
-@pytest.mark.parametrize("line", ["nothing", f"{'0' * 64}  ../secret", f"{'0' * 64}  /etc/passwd", f"{'0' * 64} *a"])
-def test_sums_that_are_none_are_refused(bundle: Path, line: str) -> None:
-    with (bundle / "SHA256SUMS").open("a") as file:
-        file.write(f"{line}\n")
-    with pytest.raises(BundleError, match=r"SHA256SUMS:15: is no hash and name of a file in the folder"):
-        sums_problems(bundle)
-    (bundle / "SHA256SUMS").write_bytes(b"\xff")
-    with pytest.raises(BundleError, match=r"SHA256SUMS: cannot be read"):
-        sums_problems(bundle)
-    (bundle / "SHA256SUMS").unlink()
-    with pytest.raises(BundleError, match="SHA256SUMS: missing; name a folder that 'gptdist export' wrote"):
-        sums_problems(bundle)
-    assert read_sums(bundle) is None
-
-
-def test_readers_compare_what_they_read(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    weights = bundle / "model.safetensors"
-    content = bytearray(weights.read_bytes())
-    content[-3] ^= 1
-    weights.write_bytes(content)
-    commands = (
-        ("generate", bundle, "--prompt", "the"),
-        ("import", bundle, "--output", bundle.parent / "imported"),
-        ("prune", "weights", bundle, "--output", bundle.parent / "pruned", "--method", "magnitude", "--ratio", "0.5"),
-    )
-    for words in commands:
-        (line,) = lines(capsys, *words)
-        assert line.startswith(f"{weights}: sha256 "), words
-    write_sums(bundle, {})
-    (bundle / "SHA256SUMS").write_text((bundle / "SHA256SUMS").read_text().replace("model.safetensors", "other"))
-    (line,) = lines(capsys, *commands[0])
-    assert line.startswith(f"{weights}: is not in SHA256SUMS; remove it, or")
-    (bundle / "SHA256SUMS").unlink()
-    assert main([str(word) for word in commands[0]]) == 0, "a folder without sums is read as it is"
-
-
-@pytest.fixture
-def keys(tmp_path: Path) -> tuple[Path, Path]:
-    private, public = tmp_path / "private.pem", tmp_path / "public.pem"
-    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", private], check=True)
-    subprocess.run(["openssl", "pkey", "-in", private, "-pubout", "-out", public], check=True)
-    return private, public
-
-
-def test_signatures(bundle: Path, keys: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    private, public = keys
-    verify = ("bundle", "verify", bundle, "--trusted-key", public)
-    (line,) = lines(capsys, *verify)
-    assert (
-        line == f"{bundle / SIGNATURE_NAME}: missing: nobody signed with the private key of {public}; ask who made it"
-    )
-    assert main(["bundle", "sign", str(bundle), "--key", str(private)]) == 0
-    assert main([str(word) for word in verify]) == 0
-    assert capsys.readouterr().out.endswith(f"whole  {bundle}, signed by the private key of {public}\n")
-    (bundle / "config.json").write_text("{}")
-    (line,) = lines(capsys, "bundle", "sign", bundle, "--key", private)
-    assert line.startswith(f"{bundle / 'config.json'}: sha256 ")
-    write_sums(bundle, {})  # a forger mends the sums, and cannot sign them
-    (line,) = lines(capsys, *verify)
-    assert f"{SIGNATURE_NAME}: not signed by the private key of {public}" in line
-    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", tmp_path / "other.pem"], check=True)
-    assert main(["bundle", "sign", str(bundle), "--key", str(tmp_path / "other.pem")]) == 0
-    assert len(lines(capsys, *verify)) == 1
-
-
-def test_encrypted_and_back(
-    bundle: Path, keys: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+def test_what_is_not_there_is_left_out_and_told(
+    bundled_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delenv(KEY_VARIABLE, raising=False)
-    key, other = tmp_path / "key", tmp_path / "other"
-    key.write_text("ab" * 32)
-    other.write_text("cd" * 32)
-    assert main(["bundle", "sign", str(bundle), "--key", str(keys[0])]) == 0
-    sealed, plain = tmp_path / "sealed", tmp_path / "plain"
-    assert main(["bundle", "encrypt", str(bundle), "--output", str(sealed), "--key", str(key)]) == 0
-    assert main(["bundle", "verify", str(sealed)]) == 0, "its transport can be checked without the key"
-    assert b"GPT2LMHeadModel" not in b"".join(path.read_bytes() for path in sealed.rglob("*") if path.is_file())
-    assert main(["bundle", "decrypt", str(sealed), "--output", str(plain), "--key", str(key)]) == 0
-    assert main(["bundle", "verify", str(plain), "--trusted-key", str(keys[1])]) == 0
-    files = [path.relative_to(bundle) for path in bundle.rglob("*") if path.is_file()]
-    assert len(files) == 16
-    assert all((plain / name).read_bytes() == (bundle / name).read_bytes() for name in files)
-
-    def refused(*words: object) -> str:
-        (line,) = lines(capsys, "bundle", "decrypt", sealed, "--output", tmp_path / "never", *words)
-        assert not (tmp_path / "never").exists()
-        return line
-
-    assert "is encrypted with key" in refused("--key", other)
-    assert "--key is not given and the environment has no GPTDIST_CHECKPOINT_KEY; make a key" in refused()
-    assert "missing does not exist and the environment has no" in refused("--key", tmp_path / "missing")
-    whole = {path: path.read_bytes() for path in sealed.rglob("*") if path.is_file()}
-    config, weights = sealed / "config.json.sealed", sealed / "model.safetensors.sealed"
-    weights.write_bytes(whole[weights][:-1] + bytes([whole[weights][-1] ^ 1]))
-    assert "model.safetensors.sealed: chunk 0 is not what was written" in refused("--key", key)
-    weights.write_bytes(whole[weights])
-    small = sealed / "generation_config.json.sealed"
-    small.write_bytes(whole[config])
-    config.write_bytes(whole[small])
-    capsys.readouterr()
-    assert main(["bundle", "decrypt", str(sealed), "--output", str(tmp_path / "never"), "--key", str(key)]) == 2
-    swapped = capsys.readouterr().err
-    assert "config.json: sha256" in swapped
-    assert "generation_config.json: sha256" in swapped
-    for path, content in whole.items():
-        path.write_bytes(content)
-    config.unlink()
-    assert "config.json.sealed: cannot be opened" in refused("--key", key)
-    (sealed / SEALED_RECORD).write_text((sealed / SEALED_RECORD).read_text().replace('  "config.json",\n', ""))
-    assert f"{SEALED_CODE}: nobody with the key wrote {SEALED_RECORD}" in refused("--key", key)
-    for text in ("{}", json.dumps(json.loads(whole[sealed / SEALED_RECORD]) | {"files": ["../x"]})):
-        (sealed / SEALED_RECORD).write_text(text)
-        assert f"{SEALED_RECORD}: no record of an encrypted folder; name one of" in refused("--key", key)
-    (bundle / "config.json").write_text("{}")
-    (line,) = lines(capsys, "bundle", "encrypt", bundle, "--output", tmp_path / "never", "--key", key)
-    assert "config.json: sha256" in line
-
-
-def test_what_is_not_there_is_left_out_and_told(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_dataset(tmp_path / "held")
     manifest = json.loads((data / "manifest.json").read_text())
     del manifest["splits"]["train"]
     (data / "manifest.json").write_text(json.dumps(manifest))
     words = [
         "export",
-        str(run),
+        str(bundled_run),
         "--to",
         "hf",
         "--output",
@@ -374,9 +214,9 @@ def test_what_is_not_there_is_left_out_and_told(run: Path, tmp_path: Path, capsy
 
 
 def test_what_contradicts_itself_is_refused_at_once(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bundled_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("export", run, "--to", "hf", "--output", tmp_path / "out")
+    words = ("export", bundled_run, "--to", "hf", "--output", tmp_path / "out")
     found = lines(capsys, *words, "--no-calibration", "--calibration-sequences", "0", "--calibration-length", "1")
     assert found == [
         "--calibration-sequences: must be at least 1, got 0",
@@ -387,12 +227,16 @@ def test_what_contradicts_itself_is_refused_at_once(
     assert line == "baseline: needs the exported model, which was not loaded; leave out --no-check"
 
 
-def test_without_the_check_the_rest_is_written(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_the_check_the_rest_is_written(
+    bundled_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     capsys.readouterr()
-    assert main(["export", str(run), "--to", "hf", "--output", str(tmp_path / "out"), "--no-check"]) == 0
+    assert main(["export", str(bundled_run), "--to", "hf", "--output", str(tmp_path / "out"), "--no-check"]) == 0
     assert "parity      not compared" in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "out/gptdist").iterdir()} == PARTS - {"baseline.json"}
-    same = (tmp_path / "out/model.safetensors").read_bytes() == (run.parent / "out/model.safetensors").read_bytes()
+    same = (tmp_path / "out/model.safetensors").read_bytes() == (
+        bundled_run.parent / "out/model.safetensors"
+    ).read_bytes()
     assert same
     assert "was not measured" in (tmp_path / "out/README.md").read_text()
 

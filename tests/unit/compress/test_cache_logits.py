@@ -19,7 +19,7 @@ from gptdist.errors import ConfigError, DataError, GptDistError
 from gptdist.model.chunked_head import VocabularyShard
 from gptdist.model.distillation_loss import Objective, SparseTargets, distillation_loss
 from tests.support.datasets import run_tree
-from tests.unit.compress.test_export_checkpoint import saved_run
+from tests.unit.compress.exported import saved_run
 
 PLACES, VOCABULARY, DRAWS, REPEATS = 6, 20, 12, 3000
 

@@ -11,7 +11,7 @@ from gptdist.compress.calibration import CalibrationOptions, calibration_sample
 from gptdist.data.dataset import TokenDataset
 from gptdist.errors import CheckpointError, ConfigError, ExportError
 from tests.support.datasets import GPT2, run_tree
-from tests.unit.compress.test_export_checkpoint import export, saved_run
+from tests.unit.compress.exported import export, saved_run
 
 OPTIONS = CalibrationOptions(sequences=40, length=64, seed=3)
 

@@ -11,53 +11,25 @@ import numpy as np
 import pytest
 import torch
 
-from gptdist.checkpoint.fragments import OptimizerFragments
-from gptdist.checkpoint.identity import RunIdentity
-from gptdist.checkpoint.manifest import Progress
 from gptdist.checkpoint.read import CheckpointReader
-from gptdist.checkpoint.saver import Saver
 from gptdist.cli.main import main
 from gptdist.compress import trained_on
 from gptdist.compress.export import trained_logits
 from gptdist.compress.trained_on import validation_sample
-from gptdist.config.optimization import OptimizerConfig
-from gptdist.config.run import RunConfig
 from gptdist.data.dataset import TokenDataset
 from gptdist.errors import ExportError
-from gptdist.model.parameters import local_parameters
 from gptdist.tokenizer.byte import ByteTokenizer
 from gptdist.tokenizer.training import train_bpe
 from tests.support.datasets import LLAMA, make_documents, run_tree, write_dataset
-from tests.unit.compress.small_models import Logits, TrainedModel, megatron_model, trained
+from tests.unit.compress.exported import export, saved_run
+from tests.unit.compress.small_models import Logits
 
 REPOSITORY = Path(__file__).parents[3]
-
-
-def saved_run(folder: Path, model_section: dict[str, Any]) -> tuple[Path, TrainedModel]:
-    """A run folder with data, tokenizer and one checkpoint."""
-    tree = run_tree(folder, model=model_section)
-    model = trained(**tree["model"])
-    with megatron_model(model) as (network, mesh):
-        locals_ = list(local_parameters(network, model.config, 1, 0))
-        config = RunConfig.from_tree(tree)
-        identity = RunIdentity(config.tree(), ByteTokenizer.fingerprint, {})
-        progress = Progress(
-            step=30, consumed_samples=240, consumed_tokens=7680, optimizer_step=30, validation_loss=2.25
-        )
-        fragments = OptimizerFragments(torch.optim.AdamW(network.parameters()), locals_, OptimizerConfig())
-        saver = Saver(config, fragments, identity, mesh)
-        saver.save(progress)
-        saver.finish()
-    return folder / "run", model
 
 
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Path:
     return saved_run(tmp_path, {})[0]
-
-
-def export(run_folder: Path, *options: str) -> int:
-    return main(["export", str(run_folder), "--to", "hf", "--output", str(run_folder.parent / "out"), *options])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

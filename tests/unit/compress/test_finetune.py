@@ -24,8 +24,8 @@ from gptdist.data.rules import SampleRules
 from gptdist.tokenizer.byte import ByteTokenizer
 from launch.checks import check_run
 from tests.support.datasets import GPT2, LLAMA, write_dataset
+from tests.unit.compress.exported import export, saved_run
 from tests.unit.compress.small_models import TrainedModel, llama, megatron_model, trained
-from tests.unit.compress.test_export_checkpoint import export, saved_run
 
 BYTES = ByteTokenizer()
 

@@ -22,8 +22,8 @@ from gptdist.tokenizer.byte import ByteTokenizer
 from gptdist.tokenizer.tokenizer import Tokenizer
 from gptdist.tokenizer.training import train_bpe
 from tests.support.datasets import make_documents
+from tests.unit.compress.exported import saved_run
 from tests.unit.compress.small_models import TrainedModel, llama, trained
-from tests.unit.compress.test_export_checkpoint import saved_run
 
 VOCABULARY = 320
 MODELS = {

@@ -26,8 +26,8 @@ from gptdist.model.experts import GroupedLinear
 from gptdist.model.hf_names import to_huggingface
 from gptdist.model.parameters import is_hidden_matrix
 from tests.support.datasets import GPT2, LLAMA, MODERN, MOE
+from tests.unit.compress.exported import export, saved_run
 from tests.unit.compress.small_models import TrainedModel, megatron_model, trained
-from tests.unit.compress.test_export_checkpoint import export, saved_run
 
 CALIBRATION = CalibrationOptions(sequences=24, length=32, seed=1)
 

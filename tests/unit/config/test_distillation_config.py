@@ -6,7 +6,7 @@ import pytest
 
 from gptdist.config.run import RunConfig
 from tests.support.datasets import GPT2, MOE
-from tests.unit.config.test_run_config import MINIMAL
+from tests.unit.config.written import MINIMAL
 
 MODEL = {**GPT2, "seq_length": 32}
 TERM = {"student_layer": 0, "teacher_layer": 0}

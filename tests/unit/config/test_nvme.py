@@ -6,7 +6,7 @@ import pytest
 
 from gptdist.config.load import load_config
 from gptdist.config.run import RunConfig
-from tests.unit.config.test_run_config import _problems, _write
+from tests.unit.config.written import run_problems, write_config
 
 NVME = ["memory.offload_optimizer=nvme", "memory.nvme_path=/disk", "parallel.zero_stage=3"]
 
@@ -42,10 +42,10 @@ NVME = ["memory.offload_optimizer=nvme", "memory.nvme_path=/disk", "parallel.zer
     ],
 )
 def test_one_mistake_one_line(tmp_path: Path, overrides: list[str], message: str) -> None:
-    (problem,) = _problems(tmp_path, overrides)
+    (problem,) = run_problems(tmp_path, overrides)
     assert problem.startswith(message)
 
 
 def test_what_is_refused_of_nvme_has_a_legal_neighbour(tmp_path: Path) -> None:
     for legal in (NVME, [*NVME, "optimizer.kind=lion", "memory.offload_parameters=nvme"]):
-        load_config(RunConfig, _write(tmp_path), legal)
+        load_config(RunConfig, write_config(tmp_path), legal)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gptdist.config.run import RunConfig
-from tests.unit.config.test_run_config import MINIMAL
+from tests.unit.config.written import MINIMAL
 
 DATA = MINIMAL["data"]
 

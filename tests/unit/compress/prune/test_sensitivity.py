@@ -19,9 +19,9 @@ from gptdist.compress.prune.shape import Shape, chosen_units
 from gptdist.compress.prune.slicing import everything
 from gptdist.errors import ConfigError
 from tests.support.datasets import LLAMA
+from tests.unit.compress.exported import saved_run
 from tests.unit.compress.prune.test_slicing import SECTIONS
 from tests.unit.compress.small_models import TrainedModel, megatron_model, trained
-from tests.unit.compress.test_export_checkpoint import saved_run
 
 ROWS = np.random.default_rng(5).integers(0, 257, (3, 24))
 NAMES = {"qkv": "self_attention.linear_qkv", "fc2": "mlp.linear_fc2"}

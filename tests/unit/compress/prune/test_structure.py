@@ -27,8 +27,8 @@ from gptdist.errors import CheckpointError, ConfigError, ExportError
 from gptdist.model.arithmetic import num_parameters
 from tests.support.datasets import GPT2, LLAMA, run_tree
 from tests.unit.compress import test_export_checkpoint
+from tests.unit.compress.exported import saved_run
 from tests.unit.compress.small_models import TrainedModel, trained
-from tests.unit.compress.test_export_checkpoint import saved_run
 
 FEW = ["--calibration-sequences", "6", "--held-out-sequences", "4", "--device", "cpu"]
 

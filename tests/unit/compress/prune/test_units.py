@@ -16,9 +16,9 @@ from gptdist.config.model import ModelConfig
 from gptdist.config.run import RunConfig
 from tests.support.datasets import LLAMA
 from tests.unit.compress import test_export_checkpoint
+from tests.unit.compress.exported import saved_run
 from tests.unit.compress.prune.test_structure import assert_is_a_slice, kept_units
 from tests.unit.compress.small_models import TrainedModel, trained
-from tests.unit.compress.test_export_checkpoint import saved_run
 
 
 def cut(source: Path, output: Path, *options: str) -> int:

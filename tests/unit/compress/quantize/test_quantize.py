@@ -13,7 +13,7 @@ from gptdist.compress.quantize.linear_layout import as_linear_model
 from gptdist.compress.quantize.options import QuantizeOptions
 from gptdist.compress.quantize.weight_only import int4_weights, linear_layers, require_quantizable
 from gptdist.errors import ConfigError, ExportError
-from tests.unit.compress.test_export_checkpoint import saved_run
+from tests.unit.compress.exported import saved_run
 
 HALF_STEP = 0.5 + 1e-4
 """Of a scale: the error of rounding to the nearest, and of fp32."""

@@ -8,7 +8,7 @@ from gptdist.compress.rate import texts
 from gptdist.compress.rate.store import Store
 from gptdist.compress.rate.texts import continuations
 from gptdist.compress.sampling import SamplingOptions
-from tests.unit.compress.test_export_checkpoint import saved_run
+from tests.unit.compress.exported import saved_run
 
 OPTIONS = SamplingOptions(max_new_tokens=12, seed=5)
 
