@@ -143,6 +143,13 @@ def _mapped(teacher: Teacher, config: RunConfig, settings: DistillationConfig, t
                 f"with {was[:12]}; name that one"
             ]
         )
+    if theirs.eod_id >= teacher.model.vocab_size:  # what stands in for tokens that it does not know
+        raise ConfigError(
+            [
+                f"distillation.teacher_tokenizer: {path} ends documents with id {theirs.eod_id}, and "
+                f"{teacher.folder} has a vocabulary of {teacher.model.vocab_size}; name the teacher's own"
+            ]
+        )
     matched = matched_tokens(tokenizer, theirs, config.model.vocab_size)
     matched[matched >= teacher.model.vocab_size] = NO_MATCH
     return Teacher(teacher.folder, teacher.manifest, teacher.model, matched, theirs.eod_id)

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 
 from gptdist.checkpoint.find import resolve_checkpoint
 from gptdist.checkpoint.verify import describe_file
+from gptdist.compress.bundle.sums import write_sums
 from gptdist.compress.calibration import CalibrationOptions, calibration_sample
 from gptdist.compress.export import export_checkpoint
 from gptdist.compress.export_folder import RECORD_FILE, RECORD_FORMAT, finished_folder
@@ -200,7 +201,7 @@ def _bytes_in(folder: Path) -> int:
 
 
 def _describe(work: _Work, staging: Path, result: QuantizeResult) -> None:
-    """Write card and record, the record last."""
+    """Write card, record and hashes."""
     pickled = [file.name for file in staging.rglob("*") if file.suffix in {".bin", ".pt", ".pth", ".pkl"}]
     assert not pickled, f"{pickled}: only safetensors may be written"
     options = work.options
@@ -224,8 +225,10 @@ def _describe(work: _Work, staging: Path, result: QuantizeResult) -> None:
         _finish(file)
     write_text(staging / "README.md", quantized_card(work.path.resolve().name, record))
     files = sorted(file for file in staging.rglob("*") if file.is_file())
-    record["files"] = [asdict(_written(file, staging)) for file in files]
-    write_text(staging / RECORD_FILE, json.dumps(record, indent=2) + "\n")
+    written = [_written(file, staging) for file in files]
+    record["files"] = [asdict(file) for file in written]
+    written.append(write_text(staging / RECORD_FILE, json.dumps(record, indent=2) + "\n"))
+    write_sums(staging, {file.name: file.sha256 for file in written})
 
 
 def _finish(file: Path) -> None:

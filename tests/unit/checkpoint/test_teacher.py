@@ -136,6 +136,12 @@ def test_tokens_that_both_spell_alike_are_matched(tmp_path: Path) -> None:
     assert (opened.num_shared, opened.end_of_document) == (257, 257)
     wrong = section | {"teacher_tokenizer": str(tmp_path / "data/tokenizer")}
     refused(config_of(tmp_path, wrong), ConfigError, r"was trained with \w{12}; name that one")
+    small = write_teacher(tmp_path / "small", "", vocab_size=257)
+    refused(
+        config_of(tmp_path, right | {"teacher": str(small)}),
+        ConfigError,
+        r"theirs ends documents with id 257, and .*small has a vocabulary of 257; name the teacher's own",
+    )
 
 
 def test_a_teacher_is_known_by_its_manifest(tmp_path: Path) -> None:

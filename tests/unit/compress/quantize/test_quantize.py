@@ -78,6 +78,9 @@ def test_a_run_is_quantized_with_its_tokenizer(
     assert record["parent"]["files"][0]["name"] == "manifest.json"
     words = ["--suite", "loss", "--data", str(dataset)]
     assert main(["evaluate", str(tmp_path / "int8"), *words]) == 0
+    assert main(["bundle", "verify", str(tmp_path / "int8")]) == 0
+    (tmp_path / "int8/README.md").write_text("better")
+    assert main(["bundle", "verify", str(tmp_path / "int8")]) == 2
 
 
 def test_int4_steps_are_a_group_wide() -> None:
