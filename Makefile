@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test lint format bench clean
+.PHONY: help install demo test lint format bench docs clean
 
 help: ## show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -40,6 +40,11 @@ bench: $(INSTALLED) ## measure speed: training against a bare loop and torch DDP
 	$(BIN)/python -m benchmarks.train_step
 	$(BIN)/python -m benchmarks.checkpoint
 	$(BIN)/python -m benchmarks.launch
+
+# Material prints a page about MkDocs 2 otherwise; constraints.txt holds MkDocs at 1.
+docs: $(INSTALLED) ## build the pages of docs/ into build/site, to be opened from there
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo build/site/index.html
 
 clean: ## remove what was installed
 	rm -rf $(VENV)
