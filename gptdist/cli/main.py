@@ -37,6 +37,7 @@ COMMANDS = {
     "quantize": "weights in int8 or int4, with what that costs",
     "export": "write a checkpoint as a folder other tools load",
     "bundle": "verify, sign, encrypt and decrypt an exported folder",
+    "completion": "print a script that lets a shell complete all of this",
 }
 """Each sub-command and its one-line help; the code is the module ``gptdist.cli.<name>``."""
 
@@ -88,13 +89,18 @@ def words_problems(words: Sequence[str]) -> list[str]:
     return list(arguments.check(arguments)) if hasattr(arguments, "check") else []
 
 
-def _parser(chosen: str | None) -> argparse.ArgumentParser:
-    """Build the parser; only the chosen command's module is imported, so that ``--help`` stays fast."""
+def whole_parser() -> argparse.ArgumentParser:
+    """Return the parser with every command's arguments; imports the modules of all."""
+    return _parser(*COMMANDS)
+
+
+def _parser(*chosen: str | None) -> argparse.ArgumentParser:
+    """Build the parser; only the chosen commands' modules are imported, so that ``--help`` stays fast."""
     parser = argparse.ArgumentParser(prog="gptdist", description="Pretrain GPT-style language models on many machines.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text[:1].upper() + text[1:] + ".")
-        if name == chosen:
+        if name in chosen:
             import_module(f"gptdist.cli.{MODULES.get(name, name)}").add_arguments(command)
     return parser
 
