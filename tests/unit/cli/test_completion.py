@@ -85,6 +85,7 @@ EXPECTED = {
     "gptdist config x.yaml training.keep_zeros=t": ["training.keep_zeros=true"],
     "gptdist config x.yaml data.tokenizer=n": ["data.tokenizer=notes.txt"],
     "gptdist demo --prep seed=1 tokenizer.kin": ["tokenizer.kind="],
+    "gptdist demo --prep seed=1 -h model.hidden_s": ["model.hidden_size="],
     "gptdist prep run x.yaml tokenizer.kind=b": ["tokenizer.kind=bpe", "tokenizer.kind=byte"],
     "gptdist compress x.yaml comp": ["compare="],
     "gptdist nonsense ": [],
@@ -155,7 +156,7 @@ def test_keys_are_those_that_the_loader_takes(kind: str, scripts: dict[str, Path
     assert not missing
     for key in offered:
         try:
-            section.from_tree(apply_overrides(whole, [f"{key}=@no"]))
+            section.from_tree(apply_overrides(whole, [f"{key}=nonsense"]))
         except ConfigError as error:
             assert "unknown key" not in str(error), key  # noqa: PT017 - any other complaint is of the value
 

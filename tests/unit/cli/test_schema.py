@@ -64,6 +64,7 @@ WRONG = [
     ("run", "runs/demo-cpu.yaml", "training.deterministic=1"),
     ("run", "runs/demo-cpu.yaml", "training.device=gpu"),
     ("run", "runs/demo-cpu.yaml", "telemetry.profile_steps=[1]"),
+    ("run", "runs/demo-cpu.yaml", "telemetry.profile_steps=[1, two]"),
     ("run", "runs/demo-cpu.yaml", "data.sources=[{weight: 1}]"),  # an item of a list is whole: path is missing
     ("run", "runs/demo-cpu.yaml", "checkpoints.keep.lasts=3"),
     ("prep", "data/demo.yaml", "tokenizer.kind=bpee"),
