@@ -1,9 +1,11 @@
 """Imports run down the layers only; what must work without torch does not import it."""
 
 import ast
+import itertools
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -72,6 +74,18 @@ def test_the_layer_check_can_fail() -> None:
     assert wrong_imports("gptdist.config.run", ["gptdist.train.loop"])
     assert wrong_imports("gptdist.mesh.layout", ["gptdist.telemetry.metrics"])
     assert not wrong_imports("gptdist.train.loop", ["gptdist.config.run", "torch"])
+
+
+def test_the_drawing_shows_these_layers() -> None:
+    svg = "{http://www.w3.org/2000/svg}"
+    drawing = ElementTree.parse(repository() / "docs" / "images" / "layers.svg")
+    layers = [group for group in drawing.iter(f"{svg}g") if group.get("class") == "layer"]
+    heights = [{float(box.get("y", 0)) for box in layer.iter(f"{svg}rect")} for layer in layers]
+    assert all(max(above) < min(below) for above, below in itertools.pairwise(heights))
+    shown = [{text.text for text in layer.iter(f"{svg}text") if text.get("class") == "room"} for layer in layers]
+    assert shown == LAYERS[::-1]
+    arrows = [path for path in drawing.iter(f"{svg}path") if path.get("class") == "arrow"]
+    assert len(arrows) == len(LAYERS) - 1
 
 
 def test_init_files_hold_a_docstring_and_no_logic() -> None:
