@@ -6,6 +6,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gptdist.cli.data_adopt import add_arguments as add_adopt_arguments
 from gptdist.errors import EXIT_USER_ERROR
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--tokens", type=_token_range, metavar="START:COUNT", help="tokens of the split's stream")
     show.add_argument("--tokenizer", type=Path, help="tokenizer folder; default: 'tokenizer' beside FOLDER")
     show.set_defaults(run=run_show)
+    add_adopt_arguments(commands.add_parser("adopt", help="take over token files of Megatron-LM or GPT-NeoX"))
     _add_plan(commands.add_parser("plan", help="how often a run will read each source"))
     _add_trace(commands.add_parser("trace", help="the documents in the batch of a step"))
 

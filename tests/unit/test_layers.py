@@ -125,6 +125,7 @@ def test_sizes_stay_readable() -> None:
         "gptdist.compress.rate.server",
         "gptdist.config.load",
         "gptdist.config.run",
+        "gptdist.data.adopt",
         "gptdist.data.attempts",
         "gptdist.data.plan",
         "gptdist.data.sources",
