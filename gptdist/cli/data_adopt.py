@@ -50,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Adopt, and print what came of it."""
     from gptdist.data.adopt import TOKENIZER_DIR, AdoptOptions, adopt
+    from gptdist.data.sources import VALIDATION_SPLIT
 
     options = AdoptOptions(
         name=arguments.name or arguments.prefixes[0].name,
@@ -66,6 +67,8 @@ def run(arguments: argparse.Namespace) -> None:
             f"{name:<11} {split.documents:,} documents, {split.tokens:,} tokens, {split.text_bytes:,} bytes of text, "
             f"{len(split.shards)} shards"
         )
+    if VALIDATION_SPLIT not in adopted.manifest.splits:
+        print(f"{VALIDATION_SPLIT:<11} none: a source that is trained on needs one, by --split or --validation")
     told = (
         (adopted.empty, "empty documents left out"),
         (adopted.left_out, "documents left out by --split"),

@@ -79,16 +79,19 @@ def test_both_read_the_same_tokens(dtype: type, tokenizer: Path, tmp_path: Path)
 def test_several_files_are_one_source_on_any_number_of_workers(tokenizer: Path, tmp_path: Path) -> None:
     prefixes = [build(tmp_path / "a", ids_of(TEXTS[:25])), build(tmp_path / "b", ids_of(TEXTS[25:]), np.int32)]
     for workers in (1, 2):
-        options = AdoptOptions(f"of{workers}", shard_tokens=3000, workers=workers)
+        options = AdoptOptions(f"of{workers}", shard_tokens=1000, workers=workers)
         adopt(prefixes, tokenizer, tmp_path / "out", options)
     one, two = tmp_path / "out" / "of1", tmp_path / "out" / "of2"
     assert stream(one) == [token for ids in ids_of(TEXTS) for token in ids]
     assert DatasetManifest.read(one).fingerprint() == DatasetManifest.read(two).fingerprint()
     assert DatasetManifest.read(one).recipe == DatasetManifest.read(two).recipe
-    span = TokenDataset(one, "train").document(30)
-    origin = read_provenance(one, [span])[0]
-    assert (origin.path, origin.record) == (str(prefixes[1]), 5)
-    assert origin.text_bytes == len(TEXTS[30].encode())
+    dataset = TokenDataset(one, "train")
+    origins = read_provenance(one, [dataset.document(number) for number in range(40)])
+    expected = [
+        (str(prefix), number) for prefix, count in zip(prefixes, (25, 15), strict=True) for number in range(count)
+    ]
+    assert [(origin.path, origin.record) for origin in origins] == expected
+    assert [origin.text_bytes for origin in origins] == [len(text.encode()) for text in TEXTS]
 
 
 def test_a_run_reads_samples_of_it(tokenizer: Path, tmp_path: Path) -> None:
@@ -278,3 +281,19 @@ def test_command(tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
         with pytest.raises(SystemExit) as ended:
             main([*words, *wrong])
         assert ended.value.code == 2
+
+
+def test_vocab_and_merges_become_a_tokenizer(tmp_path: Path) -> None:
+    """As the pages for users of Megatron-LM and GPT-NeoX say, of their GPT2BPETokenizer's two files."""
+    from tokenizers import ByteLevelBPETokenizer
+
+    trained = ByteLevelBPETokenizer()
+    trained.train_from_iterator(TEXTS, vocab_size=300, special_tokens=["<|endoftext|>"])
+    trained.save_model(str(tmp_path))
+    again = ByteLevelBPETokenizer(str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt"))
+    again.save(str(tmp_path / "tokenizer.json"))
+    end = trained.token_to_id("<|endoftext|>")
+    prefix = build(tmp_path / "theirs", [[*trained.encode(text).ids, end] for text in TEXTS])
+    adopted = adopt([prefix], tmp_path / "tokenizer.json", tmp_path / "out", AdoptOptions("theirs"))
+    assert adopted.manifest.eod_id == end
+    assert adopted.manifest.splits["train"].text_bytes == sum(len(text.encode()) for text in TEXTS)
