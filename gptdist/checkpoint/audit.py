@@ -20,7 +20,8 @@ from gptdist.errors import CheckpointError, GptDistError
 from gptdist.telemetry.ledger import LEDGER_NAME, SAVED, LedgerLine, read_checked, read_json_lines
 from gptdist.telemetry.metrics import METRICS_NAME
 
-_END_EVENTS = ("done", "stopped", "rewind")
+END_EVENTS = ("done", "stopped", "rewind")
+"""Events by which an attempt says itself how it ended."""
 
 
 @dataclass
@@ -57,7 +58,7 @@ class AuditedAttempt:
     @property
     def end(self) -> LedgerLine | None:
         """How it ended, if it could still say so."""
-        return next((event for event in reversed(self.events) if event.facts.get("event") in _END_EVENTS), None)
+        return next((event for event in reversed(self.events) if event.facts.get("event") in END_EVENTS), None)
 
     @property
     def lost_steps(self) -> range:

@@ -1,6 +1,9 @@
 """What an audit has found, as a table of attempts and one verdict."""
 
-from gptdist.checkpoint.audit import Audit, AuditedAttempt
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gptdist.checkpoint.audit import END_EVENTS, Audit, AuditedAttempt
 from gptdist.telemetry.ledger import ENDED
 
 _SHOWN_KEYS = (
@@ -78,17 +81,22 @@ def _origin(one: AuditedAttempt) -> str:
 
 
 def _end(one: AuditedAttempt, *, is_last: bool) -> str:
-    if one.end is None:
-        told = one.events_of(ENDED)
-        if told:
-            facts = told[-1].facts
-            who = facts["node"] if facts["rank"] is None else f"rank {facts['rank']} on {facts['node']}"
-            return f"{facts['reason']}: {who}"
-        return "runs, or was killed" if is_last else "killed or failed"
-    facts = one.end.facts
-    if facts["event"] == "rewind":
-        return f"rewind from step {facts['step']} to {facts['to_step']}"
-    if one.events_of("early_stop"):
+    return end_text([event.facts for event in one.events]) or ("runs, or was killed" if is_last else "killed or failed")
+
+
+def end_text(events: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return how an attempt with these events ended; none if nothing says so."""
+    by_name = {str(event.get("event")): event for event in events}
+    end = next((event for event in reversed(events) if event.get("event") in END_EVENTS), None)
+    if end is None:
+        told = by_name.get(ENDED)
+        if told is None:
+            return None
+        who = told.get("node") if told.get("rank") is None else f"rank {told['rank']} on {told.get('node')}"
+        return f"{told.get('reason')}: {who}"
+    if end["event"] == "rewind":
+        return f"rewind from step {end.get('step')} to {end.get('to_step')}"
+    if "early_stop" in by_name:
         return "done, stopped early"
-    by = f" ({facts['reason']})" if "reason" in facts else ""
-    return {"done": "done", "stopped": f"stopped on request{by}"}[facts["event"]]
+    by = f" ({end['reason']})" if "reason" in end else ""
+    return {"done": "done", "stopped": f"stopped on request{by}"}[end["event"]]

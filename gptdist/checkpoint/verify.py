@@ -23,15 +23,25 @@ def verify(folder: Path, trusted: TrustedKey | None = None) -> list[str]:
         return [str(error)]
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:  # hashes are what takes the time
         problems = list(threads.map(partial(_file_problem, folder), manifest.files))
-    misnamed = []
-    if folder.name.startswith("step_") and folder.name != f"step_{manifest.step:08d}":
-        misnamed = [f"{folder}: holds step {manifest.step}; it was renamed, give it back its name"]
     return [
-        *misnamed,
+        *_misnamed(folder, manifest),
         *(problem for problem in problems if problem is not None),
         *missing_values(folder, manifest),
         *seal_problems(folder, manifest, trusted),
     ]
+
+
+def quick_problems(folder: Path, manifest: Manifest) -> list[str]:
+    """Return what is wrong with a step folder that shows without its content: its name, missing files, their sizes."""
+    problems = (_size_problem(folder, entry) for entry in manifest.files)
+    found = [problem for problem in problems if problem is not None]
+    return [*_misnamed(folder, manifest), *found, *missing_values(folder, manifest)]
+
+
+def _misnamed(folder: Path, manifest: Manifest) -> list[str]:
+    if not folder.name.startswith("step_") or folder.name == f"step_{manifest.step:08d}":
+        return []
+    return [f"{folder}: holds step {manifest.step}; it was renamed, give it back its name"]
 
 
 def missing_values(folder: Path, manifest: Manifest) -> list[str]:
@@ -62,15 +72,21 @@ def source_record(folder: Path, manifest: Manifest, *, share: float = 1.0) -> So
     )
 
 
-def _file_problem(folder: Path, entry: FileEntry) -> str | None:
-    """Return what is wrong with a file, or None; reads all of it."""
+def _size_problem(folder: Path, entry: FileEntry) -> str | None:
     path = folder / entry.name
     try:
         size = path.stat().st_size
     except FileNotFoundError:
         return f"{path}: missing"
-    if size != entry.num_bytes:
-        return f"{path}: has {size} bytes, the manifest says {entry.num_bytes}"
+    return None if size == entry.num_bytes else f"{path}: has {size} bytes, the manifest says {entry.num_bytes}"
+
+
+def _file_problem(folder: Path, entry: FileEntry) -> str | None:
+    """Return what is wrong with a file, or None; reads all of it."""
+    problem = _size_problem(folder, entry)
+    if problem is not None:
+        return problem
+    path = folder / entry.name
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != entry.sha256:

@@ -57,6 +57,7 @@ def _demo(arguments: argparse.Namespace) -> None:
     _train_with_a_killed_rank([*launch, "parallel.tensor_parallel_size=2"])
     _gptdist("audit", str(RUN))
     _gptdist("plan", "--from", str(RUN))
+    _gptdist("report", str(RUN))
     _title("4. Evaluate, export, check")
     evaluation = json.loads(_gptdist("evaluate", str(RUN), "--json", capture=True))
     _gptdist("export", str(RUN), "--to", "hf", "--output", str(EXPORT))

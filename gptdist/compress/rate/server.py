@@ -9,7 +9,6 @@ import secrets
 from collections.abc import Callable, Sequence
 from email.message import Message
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -17,28 +16,16 @@ from gptdist.compress.rate.page import PAGE, SCRIPT, STYLE
 from gptdist.compress.rate.pairs import Pair
 from gptdist.compress.rate.store import CHOICES, Store
 from gptdist.errors import ConfigError
+from gptdist.local_server import Answer, LocalServer, RefusedError
 
 MOST_BODY_BYTES = 4096
 MOST_RATER_CHARACTERS = 60
-MOST_SECONDS = 30.0
-"""That a request may take to arrive."""
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _TOKEN_MARK = "@TOKEN@"
-
-Answer = tuple[HTTPStatus, str, str]
-"""Status, content type and body."""
-
-
-class RefusedError(Exception):
-    """A request that is answered with an error."""
-
-    def __init__(self, status: HTTPStatus, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
 
 
 class Ratings:
@@ -90,7 +77,7 @@ def checked_rater(name: object) -> str:
     return name.strip()
 
 
-def make_server(ratings: Ratings, host: str, port: int) -> ThreadingHTTPServer:
+def make_server(ratings: Ratings, host: str, port: int) -> LocalServer:
     """Return a server that listens; ``serve_forever`` runs it.
 
     Raises:
@@ -98,69 +85,15 @@ def make_server(ratings: Ratings, host: str, port: int) -> ThreadingHTTPServer:
     """
     if host in {"", "0.0.0.0", "::"}:
         raise ConfigError([f"--host: '{host}' is every address of this machine; name the one that raters type"])
-    try:
-        server = _Server((host, port), _handler(ratings))
-    except (OSError, OverflowError) as error:
-        raise ConfigError([f"--host, --port: cannot listen at {host}:{port} ({error}); name another port"]) from None
-    bound = server.server_address[1]
-    names = {host} | ({"localhost", "127.0.0.1"} if host in {"localhost", "127.0.0.1"} else set())
-    ratings.names = frozenset(f"{name}:{bound}" for name in names)
+    server = LocalServer(
+        host,
+        port,
+        _POLICY,
+        lambda path: _get(ratings, path),
+        lambda request: _post(ratings, request.path, request.headers, request.rfile.read),
+    )
+    ratings.names = server.names
     return server
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A rater that goes away in the middle is no news."""
-
-
-def _handler(ratings: Ratings) -> type[BaseHTTPRequestHandler]:
-    """Return the class that answers requests; the standard library makes one object of it for each."""
-
-    class Handler(BaseHTTPRequestHandler):
-        server_version = "gptdist"
-        sys_version = ""
-        timeout = MOST_SECONDS
-
-        def do_GET(self) -> None:
-            self._answer(lambda: _get(ratings, self.path))
-
-        def do_POST(self) -> None:
-            self._answer(lambda: _post(ratings, self.path, self.headers, self.rfile.read))
-
-        def _answer(self, work: Callable[[], Answer]) -> None:
-            try:
-                if self.headers.get("Host") not in ratings.names:
-                    raise RefusedError(HTTPStatus.MISDIRECTED_REQUEST, "not the name of this server")
-                status, kind, body = work()
-            except RefusedError as refused:
-                status, kind, body = refused.status, "application/json", json.dumps({"error": str(refused)})
-                self.close_connection = True
-            content = body.encode()
-            self.send_response(status)
-            for name, value in _headers(kind).items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
-            """Requests are not told: raters' names are in them."""
-
-    return Handler
-
-
-def _headers(kind: str) -> dict[str, str]:
-    return {
-        "Content-Type": f"{kind}; charset=utf-8",
-        "Content-Security-Policy": _POLICY,
-        "X-Content-Type-Options": "nosniff",
-        "X-Frame-Options": "DENY",
-        "Referrer-Policy": "no-referrer",
-        "Cross-Origin-Resource-Policy": "same-origin",
-        "Cache-Control": "no-store",
-    }
 
 
 def _get(ratings: Ratings, path: str) -> Answer:
