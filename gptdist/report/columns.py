@@ -2,7 +2,6 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,7 +93,7 @@ class MetricsFile:
 
     def _take(self, lines: bytes) -> None:
         """Add the rows of whole lines."""
-        by_kind: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        kinds: dict[str, _Rows] = defaultdict(_Rows)
         for line in lines.split(b"\n"):
             if not line:
                 continue
@@ -102,9 +101,37 @@ class MetricsFile:
             if row is None:
                 self.unreadable += 1
             else:
-                by_kind[row.pop("kind")].append(row)
-        for kind, rows in by_kind.items():
-            self.tables[kind].add(len(rows), _columns(rows))
+                kinds[row.pop("kind")].add(row)
+        for kind, rows in kinds.items():
+            self.tables[kind].add(rows.count, rows.columns())
+
+
+class _Rows:
+    """Rows of one kind; those with the same names, which most are, are converted together.
+
+    Values are kept as tuples and no row as a dict: dicts by the thousands double the time, most of it of the garbage
+    collector.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._groups: dict[tuple[str, ...], tuple[list[int], list[tuple[Any, ...]]]] = {}
+
+    def add(self, row: dict[str, Any]) -> None:
+        names = tuple(row)
+        places, values = self._groups.get(names) or self._groups.setdefault(names, ([], []))
+        places.append(self.count)
+        values.append(tuple(row.values()))
+        self.count += 1
+
+    def columns(self) -> dict[str, Numbers]:
+        columns: dict[str, Numbers] = {}
+        for names, (places, values) in self._groups.items():
+            for name, column in zip(names, _block(values).T, strict=True):
+                if name not in columns:
+                    columns[name] = np.full(self.count, np.nan)
+                columns[name][places] = np.where(np.isfinite(column), column, np.nan)
+        return columns
 
 
 def _row(line: bytes) -> dict[str, Any] | None:
@@ -119,21 +146,6 @@ def _row(line: bytes) -> dict[str, Any] | None:
     if not isinstance(row, dict) or not isinstance(row.get("kind"), str):
         return None
     return row if type(row.get("step")) is int and type(row.get("attempt")) is int else None
-
-
-def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, Numbers]:
-    """Return the numbers of rows by name; rows with the same names, which most are, are converted together."""
-    places: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for place, row in enumerate(rows):
-        places[tuple(row)].append(place)
-    columns: dict[str, Numbers] = {}
-    for names, mine in places.items():
-        block = _block([tuple(rows[place].values()) for place in mine])
-        for name, values in zip(names, block.T, strict=True):
-            if name not in columns:
-                columns[name] = np.full(len(rows), np.nan)
-            columns[name][mine] = values
-    return {name: np.where(np.isfinite(column), column, np.nan) for name, column in columns.items()}
 
 
 def _block(values: list[tuple[Any, ...]]) -> Numbers:
