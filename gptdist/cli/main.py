@@ -25,7 +25,7 @@ COMMANDS = {
     "checkpoint": "list, show, verify and average checkpoints",
     "resume-check": "replay the steps between two checkpoints and say PASS or FAIL",
     "audit": "prove from a run's records that every sample was seen as scheduled",
-    "report": "a run's curves, attempts, checkpoints and texts as one page",
+    "report": "curves, attempts, checkpoints and texts of runs as one page",
     "finetune": "train a model further on prompts with completions, or on chats",
     "evaluate": "loss, cloze accuracy, texts, size and speed of a model; tasks of lm-evaluation-harness",
     "compare": "models side by side: every number in one table and one page",

@@ -20,8 +20,8 @@ LAYERS = [
     {"data"},
     {"model"},
     {"checkpoint", "plan"},
-    {"train"},
-    {"launch", "data_prep", "compress", "report"},
+    {"train", "report"},
+    {"launch", "data_prep", "compress"},
     {"cli"},
 ]
 """Bottom first; a room imports from its own or a lower layer."""
