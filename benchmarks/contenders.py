@@ -105,11 +105,6 @@ def take_turns(contenders: Sequence[Contender], scratch: Path, *, rounds: int, s
             contender.stop()
 
 
-def ratio_by_round(one: Contender, other: Contender) -> float:
-    """Return the median over the rounds of how many times as fast ``one`` was as ``other``."""
-    return median(theirs / ours for ours, theirs in zip(one.seconds, other.seconds, strict=True))
-
-
 def serve(work: Callable[[Any], dict[str, Any]]) -> None:
     """Answer the lines on standard input until it is closed; ``work(question)`` returns what to print."""
     for line in sys.stdin:

@@ -125,7 +125,9 @@ def write_text_jsonl(pages: Path, out: Path, limit_bytes: int) -> int:
     return lines
 
 
-def write_sample(root: Path, folder: Path, num_pages: int, text_bytes: int = 100_000_000) -> None:
+def write_sample(
+    root: Path, folder: Path, num_pages: int, text_bytes: int = 100_000_000, *, num_warcs: int = 1
+) -> None:
     """Lay out a corpus for ``benchmarks/data_prep.py``: pages of every package, the same as WARC, and their text.
 
     Args:
@@ -133,13 +135,16 @@ def write_sample(root: Path, folder: Path, num_pages: int, text_bytes: int = 100
         folder: gets ``pages/*.html``, ``pages.warc.gz`` and ``text.jsonl``.
         num_pages: pages to take, in the order of ``write_text_jsonl``.
         text_bytes: text to take, of these pages and of as many more as it needs.
+        num_warcs: files that the pages are dealt to; more than one are ``pages-0.warc.gz`` and so on.
     """
     pages = root / "pages"
     taken = sorted(find_pages(pages), key=lambda page: _key(pages, page))[:num_pages]
     (folder / "pages").mkdir(parents=True, exist_ok=True)
     for number, page in enumerate(taken):
         shutil.copyfile(page, folder / "pages" / f"{number:06d}.html")
-    _write_warc(folder / "pages.warc.gz", pages, iter(taken))
+    for number in range(num_warcs):
+        name = "pages.warc.gz" if num_warcs == 1 else f"pages-{number}.warc.gz"
+        _write_warc(folder / name, pages, iter(taken[number::num_warcs]))
     write_text_jsonl(pages, folder / "text.jsonl", text_bytes)
 
 

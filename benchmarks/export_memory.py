@@ -14,6 +14,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.comparison import Comparison, add_options, tell, write
+
 GOAL = 3.0
 """Times the largest tensor."""
 
@@ -25,22 +27,27 @@ def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--vocabulary", type=int, default=400_000, help="rows of the embedding")
+    add_options(parser)
     parser.add_argument("--checkpoint", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--format", choices=FORMATS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.format is not None:
         print(_measure(arguments.checkpoint, arguments.format))
         return
-    largest = 4 * arguments.vocabulary * HIDDEN
+    rows = 20_000 if arguments.quick else arguments.vocabulary
+    largest = 4 * rows * HIDDEN
+    comparisons: list[Comparison] = []
     print(f"largest tensor {largest / 1e6:,.0f} MB; goal at most {GOAL:g} times that")
     with tempfile.TemporaryDirectory() as folder:
-        for name, rows in (("small", 512), ("large", arguments.vocabulary)):
-            _write_checkpoint(Path(folder, name), rows)
+        for name, size in (("small", 512), ("large", rows)):
+            _write_checkpoint(Path(folder, name), size)
         for form in FORMATS:
             argv = [sys.executable, "-m", "benchmarks.export_memory", "--checkpoint", folder, "--format", form]
             done = subprocess.run(argv, capture_output=True, text=True, check=True)
             found = int(done.stdout.splitlines()[-1])
-            print(f"{form:<14} {found / 1e6:>7,.0f} MB  {found / largest:5.2f} times the largest tensor")
+            sides = ([found / 1e6], [largest / 1e6])
+            comparisons.append(Comparison(form, "the largest tensor", "MB", *sides, "lower", GOAL, "yardstick"))
+    write(arguments.json, tell(comparisons))
 
 
 def _measure(folder: Path, form: str) -> int:

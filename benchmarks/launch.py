@@ -22,6 +22,7 @@ from statistics import median
 import psutil
 import yaml
 
+from benchmarks.comparison import Comparison, add_options, tell, write
 from gptdist.telemetry.ledger import read_json_lines
 from tests.support.datasets import run_tree
 
@@ -41,21 +42,33 @@ def seconds_of(argv: Sequence[str], status: int = 0) -> float:
     return time.perf_counter() - begin
 
 
-def starts(rounds: int) -> None:
-    """Print what a login node waits for, against the import of torch alone."""
+def starts(rounds: int) -> list[Comparison]:
+    """Print what a login node waits for, against the import of torch alone and the help of other launchers."""
     config, gptdist = "configs/runs/demo-cpu.yaml", [sys.executable, "-m", "gptdist.cli.main"]
     commands: dict[str, tuple[list[str], int]] = {
         "import torch": ([sys.executable, "-c", "import torch"], 0),
         "gptdist --help": ([*gptdist, "--help"], 0),
+        "torchrun --help": ([sys.executable, "-m", "torch.distributed.run", "--help"], 0),
+        "deepspeed --help": ([sys.executable, "-m", "deepspeed.launcher.runner", "--help"], 0),
         "launch local --dry-run": ([*gptdist, "launch", "local", config, "--dry-run"], 0),
         "launch local, a wrong config": ([*gptdist, "launch", "local", config, "optimizer.lr=fast"], 2),
     }
     taken: dict[str, list[float]] = {name: [] for name in commands}
-    for _ in range(rounds):
-        for name, (argv, status) in commands.items():
+    for argv, status in commands.values():
+        seconds_of(argv, status)  # files into the page cache
+    for number in range(rounds):
+        for name, (argv, status) in list(commands.items())[:: 1 if number % 2 == 0 else -1]:
             taken[name].append(seconds_of(argv, status))
     for name, each in taken.items():
         print(f"{name:<32} {median(each):6.2f} s ({min(each):.2f} to {max(each):.2f})")
+    pairs = {name: ("gptdist --help", name) for name in ("torchrun --help", "deepspeed --help")}
+    pairs |= {name: (name, "import torch") for name in commands if name.startswith("launch")}
+    return [
+        Comparison(
+            ours, theirs, "s", taken[ours], taken[theirs], "lower", against="tool" if "--help" in ours else "yardstick"
+        )
+        for ours, theirs in pairs.values()
+    ]
 
 
 def _config(folder: Path, name: str) -> Path:
@@ -111,7 +124,7 @@ def restart_seconds(folder: Path, name: str, argv_of: Callable[[Path], list[str]
         process.wait()
 
 
-def restarts(rounds: int) -> None:
+def restarts(rounds: int) -> list[Comparison]:
     """Print from a killed rank to the next step, by turns with torchrun's own restart."""
     ways = {"gptdist launch local": _ours, "torchrun --max-restarts": _torchrun}
     taken: dict[str, list[float]] = {name: [] for name in ways}
@@ -123,8 +136,7 @@ def restarts(rounds: int) -> None:
     for name, each in taken.items():
         print(f"{name:<32} {median(each):6.2f} s ({min(each):.2f} to {max(each):.2f}) from kill -9 to a step")
     ours, theirs = (taken[name] for name in ways)
-    ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
-    print(f"ratio {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    return [Comparison("restart of a killed rank", "torchrun --max-restarts", "s", ours, theirs, "lower")]
 
 
 def _meet(rank: int, size: int, port: int, results: "multiprocessing.SimpleQueue[float]") -> None:
@@ -158,8 +170,8 @@ def meeting_seconds(size: int, port: int) -> float:
     return min(found)
 
 
-def meetings(rounds: int) -> None:
-    """Print how long ranks take to meet, and what that makes of 1,024."""
+def meetings(rounds: int) -> list[Comparison]:
+    """Print how long ranks take to meet, and what that makes of 1,024; there is nothing to compare it with."""
     ports = itertools.count(24000)
     taken = {size: [meeting_seconds(size, next(ports)) for _ in range(rounds)] for size in MEETINGS}
     for size, each in taken.items():
@@ -170,6 +182,7 @@ def meetings(rounds: int) -> None:
         f"{FAR:>5} ranks would take {median(taken[last]) + slope * (FAR - last):.0f} s if each took what the last "
         f"{last - first} did, {slope * 1e3:.1f} ms; all of this on {os.cpu_count()} cores"
     )
+    return []
 
 
 WHAT = {"starts": starts, "restarts": restarts, "meetings": meetings}
@@ -180,11 +193,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.launch")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="*", choices=WHAT, default=list(WHAT))
+    add_options(parser)
     arguments = parser.parse_args()
     print(json.dumps({"cores": os.cpu_count(), "load": os.getloadavg()}))
+    found: list[Comparison] = []
     for name in arguments.only:
         print(f"\n{name}")
-        WHAT[name](arguments.rounds)
+        found += tell(WHAT[name](1 if arguments.quick else arguments.rounds))
+    write(arguments.json, found)
 
 
 if __name__ == "__main__":

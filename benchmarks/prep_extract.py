@@ -10,41 +10,70 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
-from benchmarks.side_by_side import PEERS, Corpus, Ratio, run_ours, run_script
+from benchmarks.comparison import Comparison, by_turns
+from benchmarks.peer_environment import why_missing
+from benchmarks.side_by_side import PEERS, Corpus, run_ours, run_script
 
 PAGES = 300
 _TARGET = 15.0
 
 
-def measure(corpus: Corpus, peers: str | None) -> list[Ratio]:
-    """Return one line for the settings that FineWeb was made with and one for trafilatura's own."""
+def measure(corpus: Corpus, peers: str | None) -> list[Comparison]:
+    """Return one comparison with the settings that FineWeb was made with and one with trafilatura's own."""
     listed, result = corpus.scratch / "pages.txt", corpus.scratch / "ours.jsonl"
     found = sorted(str(path) for path in (corpus.folder / "pages").rglob("*.html"))
     listed.write_text("\n".join(random.Random(0).sample(found, min(PAGES, len(found)))))
-    ours = run_ours("benchmarks.prep_extract", "pages", str(listed), str(result)).result
-    speed, texts = ours["pages"] / ours["seconds"], _texts(result)
+    missing = why_missing(peers, "trafilatura")
+    ours, theirs = by_turns(
+        lambda: run_ours("benchmarks.prep_extract", "pages", str(listed), str(result)).result,
+        lambda: {} if missing else {name: _theirs(str(peers), listed, name) for name in ("precision", "default")},
+        is_backwards=corpus.is_backwards,
+    )
+    _print_warc(corpus)
+    texts, lines = _texts(result), []
+    for name in ("precision", "default"):
+        note = f"{_size(texts):.2f} MB of text"
+        if theirs:
+            note += _beside(texts, _texts(corpus.scratch / f"{name}.jsonl"))
+        speeds = [side["pages"] / side["seconds"] for side in (ours, *([theirs[name]] if theirs else []))]
+        lines.append(
+            Comparison(
+                "HTML extraction",
+                f"trafilatura {name}",
+                "pages/CPU-second",
+                speeds[:1],
+                speeds[1:],
+                "higher",
+                _TARGET,
+                note=note,
+                missing=missing,
+            )
+        )
+    return lines
+
+
+def _theirs(python: str, listed: Path, name: str) -> dict[str, Any]:
+    there = listed.with_name(f"{name}.jsonl")
+    return run_script(python, PEERS / "extract_trafilatura.py", str(listed), str(there), name).result
+
+
+def _print_warc(corpus: Corpus) -> None:
     warcs = sorted(str(path) for path in corpus.folder.rglob("*.warc.gz"))
     if warcs:
         read = run_ours("benchmarks.prep_extract", "warc", warcs[0]).result
         records = read["records"] / read["seconds"]
         print(f"reading WARC: {records:,.0f} records/CPU-s, {read['mb_per_second']:.0f} MB/CPU-s")
-    lines = []
-    for name in ("precision", "default"):
-        there, their_speed = corpus.scratch / f"{name}.jsonl", 0.0
-        note = f"{_size(texts):.2f} MB of text"
-        if peers is not None:
-            script = PEERS / "extract_trafilatura.py"
-            theirs = run_script(peers, script, str(listed), str(there), name).result
-            their_speed = theirs["pages"] / theirs["seconds"]
-            their_texts = _texts(there)
-            empty, empty_there = (sum(not text.strip() for text in side) for side in (texts, their_texts))
-            note += (
-                f" against {_size(their_texts):.2f}, {_share_in(their_texts, texts):.1%} of its words are in ours, "
-                f"{_share_in(texts, their_texts):.1%} of ours in its; pages without text {empty} against {empty_there}"
-            )
-        lines.append(Ratio(f"HTML extraction (trafilatura {name})", speed, their_speed, "pages/CPU-s", _TARGET, note))
-    return lines
+
+
+def _beside(texts: list[str], their_texts: list[str]) -> str:
+    """Say how much of each one's words is in the other's."""
+    empty, empty_there = (sum(not text.strip() for text in side) for side in (texts, their_texts))
+    return (
+        f" against {_size(their_texts):.2f}, {_share_in(their_texts, texts):.1%} of its words are in ours, "
+        f"{_share_in(texts, their_texts):.1%} of ours in its; pages without text {empty} against {empty_there}"
+    )
 
 
 def _texts(path: Path) -> list[str]:

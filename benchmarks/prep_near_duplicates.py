@@ -14,10 +14,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.side_by_side import PEERS, Corpus, Ratio, run_ours, run_script
+from benchmarks.comparison import Comparison, by_turns
+from benchmarks.peer_environment import why_missing
+from benchmarks.side_by_side import PEERS, Corpus, run_ours, run_script
 
 _OURS, _THEIRS = 20_000, 1_500
 """Documents: theirs takes 12 milliseconds each."""
+_TARGET = 40.0
 _PLANTED_EVERY = 20
 _EDITED_FRACTION = 0.1
 _LEAST_CHARACTERS = 500
@@ -26,24 +29,44 @@ _UNRELATED = 0.2
 """Share of common shingles below which two texts of the same kind of page, such as of API references, lie too."""
 
 
-def measure(corpus: Corpus, peers: str | None) -> list[Ratio]:
+def measure(corpus: Corpus, peers: str | None) -> list[Comparison]:
     """Return the ratio of documents a CPU second; print what was found of what was planted."""
-    speeds = []
-    for count, python in ((_OURS, None), (_THEIRS, peers)):
-        folder = corpus.scratch / f"near{count}"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        copies = _plant(corpus.folder / "text.jsonl", folder / "planted.jsonl", count)
-        if python is None:
-            result = run_ours("benchmarks.prep_near_duplicates", str(folder / "planted.jsonl"), str(folder)).result
-        elif python:
-            script = PEERS / "minhash_datatrove.py"
-            result = run_script(python, script, str(folder / "planted.jsonl"), str(folder)).result
-        else:
-            continue
-        speeds.append(result["documents"] / result["seconds"])
-        _print_found("theirs" if python else "ours", result, copies)
-    return [Ratio("near-duplicates", *speeds, "docs/CPU-second", 40)] if len(speeds) == 2 else []
+    missing = why_missing(peers, "datatrove")
+    ours, theirs = by_turns(
+        lambda: _found(corpus, _OURS, None),
+        lambda: {} if missing else _found(corpus, _THEIRS, peers),
+        is_backwards=corpus.is_backwards,
+    )
+    speeds = [side["documents"] / side["seconds"] for side in (ours, theirs) if side]
+    note = f"{ours['documents']:,} documents" + (f" against {theirs['documents']:,}" if theirs else "")
+    return [
+        Comparison(
+            "near-duplicates",
+            "datatrove",
+            "docs/CPU-second",
+            speeds[:1],
+            speeds[1:],
+            "higher",
+            _TARGET,
+            note=note,
+            missing=missing,
+        )
+    ]
+
+
+def _found(corpus: Corpus, count: int, python: str | None) -> dict[str, Any]:
+    """Plant copies, look for them (with ours where no interpreter is named), and print what was found."""
+    folder = corpus.scratch / f"near{count}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    planted = folder / "planted.jsonl"
+    copies = _plant(corpus.folder / "text.jsonl", planted, count)
+    if python is None:
+        result = run_ours("benchmarks.prep_near_duplicates", str(planted), str(folder)).result
+    else:
+        result = run_script(python, PEERS / "minhash_datatrove.py", str(planted), str(folder)).result
+    _print_found("theirs" if python else "ours", result, copies)
+    return result
 
 
 def _print_found(name: str, result: Mapping[str, Any], copies: Mapping[int, int]) -> None:

@@ -11,7 +11,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.side_by_side import PEERS, Corpus, Ratio, run_ours, run_script
+from benchmarks.comparison import Comparison, by_turns
+from benchmarks.peer_environment import why_missing
+from benchmarks.side_by_side import PEERS, Corpus, run_ours, run_script
 from data_prep.account import Account
 from data_prep.decontaminate.stage import decontaminate_stage
 from data_prep.document import Document, Place, Stage
@@ -20,13 +22,19 @@ from gptdist.config.prep_decontaminate import DecontaminateSection
 from gptdist.config.prep_privacy import PiiSection
 
 MOST_DOCUMENTS = 10_000
+_TARGET = 1.0
 EVALUATION_SAMPLES, SAMPLE_WORDS = 20_000, 60
 
 
-def measure(corpus: Corpus, peers: str | None) -> list[Ratio]:
+def measure(corpus: Corpus, peers: str | None) -> list[Comparison]:
     """Return the ratio to datatrove, which looks for e-mail and IPv4 addresses only; print what both found."""
     arguments = (str(corpus.folder / "text.jsonl"), str(MOST_DOCUMENTS))
-    ours = run_ours("benchmarks.prep_privacy", *arguments).result
+    missing = why_missing(peers, "datatrove")
+    ours, theirs = by_turns(
+        lambda: run_ours("benchmarks.prep_privacy", *arguments).result,
+        lambda: {} if missing else run_script(str(peers), PEERS / "pii_datatrove.py", *arguments).result,
+        is_backwards=corpus.is_backwards,
+    )
     size = ours["bytes"] / 1e6
     print(
         f"decontaminate: {size / ours['decontaminate_cpu_seconds']:.0f} MB/CPU-second, "
@@ -34,12 +42,23 @@ def measure(corpus: Corpus, peers: str | None) -> list[Ratio]:
         f"{5000 * ours['decontaminate_cpu_seconds'] / size / 1e3:.3f} ms a page of 5 KB"
     )
     print(f"pii: {5000 * ours['pii_cpu_seconds'] / size / 1e3:.3f} ms a page of 5 KB; replaced {ours['replaced']}")
-    if peers is None:
-        return []
-    theirs = run_script(peers, PEERS / "pii_datatrove.py", *arguments).result
-    print(f"datatrove: replaced {theirs['replaced']} e-mail and IPv4 addresses")
-    speeds = [size / ours["pii_cpu_seconds"], theirs["bytes"] / 1e6 / theirs["cpu_seconds"]]
-    return [Ratio("personal data, against PIIFormatter", *speeds, "MB/CPU-second", 1.0, "ours: six kinds, theirs: two")]
+    speeds = [size / ours["pii_cpu_seconds"]]
+    if theirs:
+        print(f"datatrove: replaced {theirs['replaced']} e-mail and IPv4 addresses")
+        speeds.append(theirs["bytes"] / 1e6 / theirs["cpu_seconds"])
+    return [
+        Comparison(
+            "personal data",
+            "datatrove PIIFormatter",
+            "MB/CPU-second",
+            speeds[:1],
+            speeds[1:],
+            "higher",
+            _TARGET,
+            note="ours: six kinds, theirs: two",
+            missing=missing,
+        )
+    ]
 
 
 def main(path: str, count: int) -> None:

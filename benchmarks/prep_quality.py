@@ -11,28 +11,53 @@ import sys
 import time
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
-from benchmarks.side_by_side import PEERS, Corpus, Ratio, run_ours, run_script
+from benchmarks.comparison import Comparison, by_turns
+from benchmarks.peer_environment import why_missing
+from benchmarks.side_by_side import PEERS, Corpus, run_ours, run_script
 
 DOCUMENTS = 2_000
 RULE_SETS = ("gopher_quality", "gopher_repetition", "c4", "fineweb")
 _AGREEMENT, _TARGET = 0.99, 8.0
 
 
-def measure(corpus: Corpus, peers: str | None) -> list[Ratio]:
-    """Return one line for Gopher's and C4's rules together, and one for each rule set."""
+def measure(corpus: Corpus, peers: str | None) -> list[Comparison]:
+    """Return one comparison for Gopher's and C4's rules together, and one for each rule set."""
     text = str(corpus.folder / "text.jsonl")
-    ours = run_ours("benchmarks.prep_quality", text, str(DOCUMENTS)).result
-    if peers is None:
-        theirs = {"seconds": dict.fromkeys(RULE_SETS, 0.0), "decisions": ours["decisions"], "c4_texts": []}
-    else:
-        theirs = run_script(peers, PEERS / "quality_datatrove.py", text, str(DOCUMENTS)).result
+    missing = why_missing(peers, "datatrove", "spacy")
+    ours, theirs = by_turns(
+        lambda: run_ours("benchmarks.prep_quality", text, str(DOCUMENTS)).result,
+        lambda: {} if missing else run_script(str(peers), PEERS / "quality_datatrove.py", text, str(DOCUMENTS)).result,
+        is_backwards=corpus.is_backwards,
+    )
     known = f", language of {ours['documents'] / ours['language_seconds']:,.0f} docs/CPU-s"
-    lines = [_line("gopher + C4 rules", RULE_SETS[:3], ours, theirs, known)]
-    return lines + [_line(f"  {name}", (name,), ours, theirs) for name in RULE_SETS]
+    parts = {"gopher + C4 rules": RULE_SETS[:3], **{f"{name} alone": (name,) for name in RULE_SETS}}
+    lines = []
+    for number, (name, rule_sets) in enumerate(parts.items()):
+        speeds = [
+            side["documents"] / sum(side["seconds"][one] for one in rule_sets)
+            for side in (ours, *([] if missing else [theirs]))
+        ]
+        note = (_agreement(rule_sets, ours, theirs) if theirs else "") + ("" if number else known)
+        lines.append(
+            Comparison(
+                name,
+                "datatrove",
+                "docs/CPU-second",
+                speeds[:1],
+                speeds[1:],
+                "higher",
+                _TARGET,
+                note=note,
+                missing=missing,
+            )
+        )
+    return lines
 
 
-def _line(name: str, rule_sets: tuple[str, ...], ours: dict, theirs: dict, also: str = "") -> Ratio:  # type: ignore[type-arg]  # JSON
+def _agreement(rule_sets: tuple[str, ...], ours: dict[str, Any], theirs: dict[str, Any]) -> str:
+    """Say on how many documents the worst of the rule sets decides the same on both sides."""
     count = ours["documents"]
     same = {
         one: [
@@ -44,12 +69,11 @@ def _line(name: str, rule_sets: tuple[str, ...], ours: dict, theirs: dict, also:
     everywhere = min(sum(found) / count for found in same.values())
     is_english = [language == "en" for language in ours["languages"]]
     english = min(sum(itertools.compress(found, is_english)) / max(1, sum(is_english)) for found in same.values())
-    spent, spent_there = (sum(side["seconds"][one] for one in rule_sets) for side in (ours, theirs))
     note = f"same decision on {english:.2%} of English pages (target {_AGREEMENT:.0%}), on {everywhere:.2%} of all"
     if rule_sets == ("c4",):
         pairs = [(a, b) for a, b in zip(ours["c4_texts"], theirs["c4_texts"], strict=False) if a and b]
         note += f", same lines left on {sum(a == b for a, b in pairs) / max(1, len(pairs)):.2%}"
-    return Ratio(name, count / spent, count / spent_there if spent_there else 0.0, "docs/CPU-s", _TARGET, note + also)
+    return note
 
 
 def main(path: str, count: int) -> None:

@@ -16,40 +16,58 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.side_by_side import PEERS, Corpus, Finished, Ratio, run_ours, run_script
+from benchmarks.comparison import Comparison, by_turns
+from benchmarks.peer_environment import why_missing
+from benchmarks.side_by_side import PEERS, Corpus, Finished, run_ours, run_script
 
 VOCAB_SIZE = 50_257
 _TRAINED_BYTES = 20_000_000
 _THEIR_BYTES = 12_000_000
 """Theirs do 2 or 3 MB a second."""
-_PEERS = ("tokenize_datatrove", "tokenize_datasets")
+_PEERS = {"tokenize_datatrove": ("datatrove",), "tokenize_datasets": ("datasets", "tokenizers")}
+_TARGET = 40.0
 
 
-def measure(corpus: Corpus, peers: str | None) -> list[Ratio]:
+def measure(corpus: Corpus, peers: str | None) -> list[Comparison]:
     """Return the ratios of text a CPU second; print ours without its start-up, and its memory."""
-    tokenizer = corpus.scratch / "tokenizer"
+    tokenizer, part = corpus.scratch / "tokenizer", corpus.scratch / "part.jsonl"
     _train(corpus.folder / "text.jsonl", tokenizer)
-    ours = _run_ours(corpus, corpus.folder / "text.jsonl", tokenizer)
-    if not peers:
-        return []
-    whole = (corpus.folder / "text.jsonl").stat().st_size / 1e6
-    part = corpus.scratch / "part.jsonl"
     _cut(corpus.folder / "text.jsonl", part, _THEIR_BYTES)
-    ratios = []
-    for name in _PEERS:
-        out = corpus.scratch / name
-        shutil.rmtree(out, ignore_errors=True)
-        theirs = run_script(peers, PEERS / f"{name}.py", str(part), str(tokenizer / "tokenizer.json"), str(out))
-        size = part.stat().st_size / 1e6
-        print(
-            f"  {name}: {size:,.1f} MB of JSON, {theirs.result['cpu_seconds']:.2f} CPU seconds, "
-            f"{theirs.cpu_seconds:.2f} with start-up, {theirs.peak_bytes / 1e6:,.0f} MB in memory"
+    missing = {name: why_missing(peers, *needs) for name, needs in _PEERS.items()}
+    ours, theirs = by_turns(
+        lambda: _run_ours(corpus, corpus.folder / "text.jsonl", tokenizer),
+        lambda: {name: _run_theirs(corpus, str(peers), name, part) for name in _PEERS if not missing[name]},
+        is_backwards=corpus.is_backwards,
+    )
+    whole = (corpus.folder / "text.jsonl").stat().st_size / 1e6
+    return [
+        Comparison(
+            what,
+            name.removeprefix("tokenize_"),
+            "MB/CPU-second",
+            [whole / seconds],
+            [theirs[name]] if name in theirs else [],
+            "higher",
+            _TARGET,
+            missing=missing[name],
         )
-        speed = size / theirs.result["cpu_seconds"]
-        peer = name.removeprefix("tokenize_")
-        for what, seconds in (("JSON to shards", ours.cpu_seconds), ("documents to shards", _tokenizing(ours))):
-            ratios.append(Ratio(f"{what} / {peer}", whole / seconds, speed, "MB/CPU-second", 40))
-    return ratios
+        for name in _PEERS
+        for what, seconds in (("JSON to shards", ours.cpu_seconds), ("documents to shards", _tokenizing(ours)))
+    ]
+
+
+def _run_theirs(corpus: Corpus, python: str, name: str, part: Path) -> float:
+    """Return MB a CPU second of a peer."""
+    out = corpus.scratch / name
+    shutil.rmtree(out, ignore_errors=True)
+    tokenizer = corpus.scratch / "tokenizer/tokenizer.json"
+    theirs = run_script(python, PEERS / f"{name}.py", str(part), str(tokenizer), str(out))
+    size = part.stat().st_size / 1e6
+    print(
+        f"  {name}: {size:,.1f} MB of JSON, {theirs.result['cpu_seconds']:.2f} CPU seconds, "
+        f"{theirs.cpu_seconds:.2f} with start-up, {theirs.peak_bytes / 1e6:,.0f} MB in memory"
+    )
+    return float(size / theirs.result["cpu_seconds"])
 
 
 def _tokenizing(ours: Finished) -> float:

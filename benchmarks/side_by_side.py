@@ -20,30 +20,10 @@ class Corpus:
     """Holds ``pages.warc.gz``, ``pages/*.html`` and ``text.jsonl`` (keys text, url, id)."""
 
     scratch: Path
-    """An empty folder for results."""
+    """A folder for results, empty in the first round."""
 
-
-@dataclass(frozen=True)
-class Ratio:
-    """One line of the table."""
-
-    name: str
-    ours: float
-    theirs: float
-    unit: str
-    """Such as ``docs/CPU-second``; larger is better."""
-
-    target: float
-    note: str = ""
-
-    def line(self) -> str:
-        """Return the line as printed."""
-        ratio = self.ours / self.theirs if self.theirs else float("nan")
-        reached = "reached" if ratio >= self.target else "MISSED"
-        return (
-            f"{self.name:<44} {self.ours:>12,.1f} {self.theirs:>12,.1f} {self.unit:<18} "
-            f"{ratio:>8.2f} x (target {self.target:g} x, {reached}) {self.note}"
-        )
+    is_backwards: bool = False
+    """Whether theirs runs first: every other round."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +44,9 @@ def run_script(python: str, script: Path | str, *arguments: str) -> Finished:
     environment = {**os.environ, **single, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     argv = [python, *what, *arguments]
-    done = subprocess.run(argv, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(argv, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{script}: status {done.returncode}; its error is above")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return Finished(cpu, after.ru_maxrss * 1024, json.loads(done.stdout.strip().splitlines()[-1]))

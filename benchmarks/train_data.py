@@ -1,11 +1,12 @@
 """First batch of a corpus of 10^12 tokens: seconds and memory, ours and megatron-core's ``GPTDataset``.
 
-``python -m benchmarks.train_data``. The shards are sparse files of 4 x 10^9 tokens: their indices are real, their
-tokens zeros that take no disk. Each measurement is a process of its own, counted from behind its imports.
-``GPTDataset`` gets a part of the corpus, since it writes an index of all samples before the first one; both read the
-very same files.
+``python -m benchmarks.train_data [--rounds N] [--parts SHARDS …]``. The shards are sparse files of 4 x 10^9 tokens:
+their indices are real, their tokens zeros that take no disk. Each measurement is a process of its own, counted from
+behind its imports. ``GPTDataset`` gets a part of the corpus, since it writes an index of all samples before the first
+one; both read the very same files.
 """
 
+import argparse
 import json
 import resource
 import subprocess
@@ -14,35 +15,65 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from benchmarks.comparison import Comparison, add_options, merged, tell, write
+
 SHARDS, SHARD_TOKENS, DOCUMENT_TOKENS = 250, 4_000_000_000, 1_000_000
 SEQ_LENGTH, BATCH = 2048, 64
-PARTS = (1, 5, 25)
+PARTS = [1, 5, 25]
 """Shards that GPTDataset gets."""
 
 
 def main() -> None:
     """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=1, help="who is first changes with each (default: 1)")
+    parser.add_argument("--parts", type=int, nargs="+", default=PARTS, help="shards that GPTDataset gets")
+    add_options(parser)
+    arguments = parser.parse_args()
+    parts = arguments.parts[:1] if arguments.quick else arguments.parts
+    rounds = 1 if arguments.quick else arguments.rounds
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder, "data")
-        write_corpus(data / "web")
+        write_corpus(data / "web", parts)
         print(f"{'':<28}{'tokens':>10}{'seconds':>10}{'MB beyond the imports':>24}{'index MB':>10}")
-        runs = [("gptdist", "ours", SHARDS), *(("gptdist", "ours", part) for part in PARTS)]
-        runs += [("megatron-core GPTDataset", "theirs", part) for part in PARTS]
-        for name, kind, shards in runs:
-            argv = [sys.executable, "-m", "benchmarks.train_data", kind, str(data), str(shards)]
-            done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True)
-            found = json.loads(done.stdout.strip().splitlines()[-1])
-            tokens = shards * SHARD_TOKENS
-            print(
-                f"{name:<28}{tokens:>10.0e}{found['seconds']:>10.3f}"
-                f"{found['bytes'] / 1e6:>24,.0f}{found['index_bytes'] / 1e6:>10,.0f}"
-            )
+        found = merged([_round(data, parts, is_backwards=number % 2 == 1) for number in range(rounds)])
+    write(arguments.json, tell(found))
 
 
-def write_corpus(folder: Path) -> None:
+def _round(data: Path, parts: "list[int]", *, is_backwards: bool) -> list[Comparison]:
+    """Measure each once; without a peer is ours on the whole corpus."""
+    runs = [("ours", SHARDS), *((kind, part) for part in parts for kind in ("ours", "theirs"))]
+    found = {run: _in_process(data, *run) for run in (reversed(runs) if is_backwards else runs)}
+    peer = "megatron-core GPTDataset"
+    comparisons = []
+    for part in parts:
+        for what, unit, key, scale in (("first batch", "s", "seconds", 1), ("host memory", "MB", "bytes", 1e6)):
+            sides = ([max(found[kind, part][key] / scale, 1e-6)] for kind in ("ours", "theirs"))
+            name = f"{what}, {part * SHARD_TOKENS:,} tokens"
+            note = f"theirs writes {found['theirs', part]['index_bytes'] / 1e6:,.0f} MB of index"
+            comparisons.append(Comparison(name, peer, unit, *sides, "lower", note=note))
+    return comparisons
+
+
+def _in_process(data: Path, kind: str, shards: int) -> dict[str, Any]:
+    """Measure in a process of its own, and print the row."""
+    argv = [sys.executable, "-m", "benchmarks.train_data", kind, str(data), str(shards)]
+    done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True)
+    found = dict(json.loads(done.stdout.strip().splitlines()[-1]))
+    name = {"ours": "gptdist", "theirs": "megatron-core GPTDataset"}[kind]
+    print(
+        f"{name:<28}{shards * SHARD_TOKENS:>10.0e}{found['seconds']:>10.3f}"
+        f"{found['bytes'] / 1e6:>24,.0f}{found['index_bytes'] / 1e6:>10,.0f}",
+        flush=True,
+    )
+    return found
+
+
+def write_corpus(folder: Path, parts: "list[int]") -> None:
     """Write a dataset folder whose shards are sparse."""
     from gptdist.data.manifest import DatasetManifest, ShardEntry, SplitManifest
     from gptdist.data.shards import CODES, HEADER, MAGIC, VERSION
@@ -65,7 +96,7 @@ def write_corpus(folder: Path) -> None:
         Path(folder, f"{name}.idx").write_bytes(index)
         Path(folder, f"{name}.parquet").touch()
         entries.append(ShardEntry(name, SHARD_TOKENS, documents, SHARD_TOKENS * 2, "0" * 64, "0" * 64, "0" * 64))
-    for shards in (SHARDS, *PARTS):
+    for shards in (SHARDS, *parts):
         used = tuple(entries[:shards])
         split = SplitManifest(shards * documents, shards * SHARD_TOKENS, shards * SHARD_TOKENS, used)
         part = folder if shards == SHARDS else folder.parent / f"part-{shards}"
@@ -156,8 +187,8 @@ def _peak_bytes() -> int:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 1:
-        main()
-    else:
+    if sys.argv[1:2] in (["ours"], ["theirs"]):
         measure = {"ours": ours, "theirs": theirs}[sys.argv[1]]
         print(json.dumps(measure(Path(sys.argv[2]), int(sys.argv[3]))))
+    else:
+        main()

@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.comparison import Comparison, add_options, tell, write
 from benchmarks.rank import begin_rank, give_back_freed_memory, resident_bytes
 
 MODEL = {"num_layers": 6, "hidden_size": 384, "num_attention_heads": 6, "seq_length": 256, "vocab_size": 16_000}
@@ -40,6 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--family", choices=sorted(FAMILIES), nargs="+", default=sorted(FAMILIES))
+    add_options(parser)
     arguments = parser.parse_args()
     precision = arguments.precision
     from tests.support.datasets import write_dataset
@@ -48,15 +50,25 @@ def main() -> None:
     print(f"{MODEL}, {precision}, micro batch {MICRO_BATCH}, MB of a rank")
     print(f"{'':<34}{'weights':>9}{'optimizer':>10}{'gradients':>10}{'activations':>12}{'buffers':>9}", end="")
     print(f"{'formula':>9}{'measured':>10}{'ratio':>7}{'states':>9}{'counted':>9}")
+    comparisons: list[Comparison] = []
     with tempfile.TemporaryDirectory() as folder:
         write_dataset(Path(folder, "data", "text"), documents=2000, shards=1)
-        for family in arguments.family:
-            for ranks, zero, tensor in layouts:
+        for family in arguments.family[:1] if arguments.quick else arguments.family:
+            for ranks, zero, tensor in layouts[-1:] if arguments.quick else layouts:
                 if precision == "bf16" and zero == 0:
                     continue
                 tree = _tree(Path(folder), {**MODEL, **FAMILIES[family]}, precision, (ranks, zero, tensor))
                 name = f"{family}, ZeRO-{zero}, data {ranks // tensor} x tensor {tensor}"
-                _show(name, _train(Path(folder), tree, ranks))
+                found = _train(Path(folder), tree, ranks)
+                _show(name, found)
+                comparisons.append(_comparison(name, found))
+    write(arguments.json, tell(comparisons))
+
+
+def _comparison(name: str, found: dict[str, Any]) -> Comparison:
+    """Return the formula beside what was measured."""
+    sides = ([sum(found["peak"].values()) / 1e6], [found["measured"] / 1e6])
+    return Comparison(f"formula, {name}", "resident memory", "MB", *sides, "equal", GOAL, "yardstick")
 
 
 def _tree(folder: Path, model: dict[str, Any], precision: str, layout: tuple[int, int, int]) -> dict[str, Any]:

@@ -9,12 +9,14 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contenders import Contender, ratio_by_round, take_turns
+from benchmarks.comparison import Against, Comparison, add_options, tell, write
+from benchmarks.contenders import Contender, take_turns
+from benchmarks.peer_environment import why_missing
 from benchmarks.side_by_side import PEERS
 
 SMALL = {"num_layers": 6, "hidden_size": 384, "num_attention_heads": 6, "seq_length": 512, "vocab_size": 32_000}
@@ -22,6 +24,11 @@ SMALL = {"num_layers": 6, "hidden_size": 384, "num_attention_heads": 6, "seq_len
 
 LARGE = {"num_layers": 8, "hidden_size": 768, "num_attention_heads": 12, "seq_length": 512, "vocab_size": 32_000}
 """Of the comparison of ZeRO stages: 81 M parameters."""
+
+TINY = {"num_layers": 2, "hidden_size": 64, "num_attention_heads": 2, "seq_length": 64, "vocab_size": 32_000}
+"""Where figures do not matter."""
+
+PEER_TARGETS = {"transformers": 1.25, "litgpt": 1.1}
 
 
 @dataclass(frozen=True)
@@ -31,8 +38,26 @@ class Scene:
     data: Path
     scratch: Path
     model: dict[str, int]
-    batch: int
+    rounds: int
+    steps: int
+    """Of a round."""
+
+    peers: str | None
+    """Interpreter."""
+
+    batch: int = 8
     """Sequences a step, over all ranks."""
+
+    def turns(self, contenders: Sequence[Contender]) -> None:
+        """Have them take turns, and print what a step took."""
+        take_turns(contenders, self.scratch, rounds=self.rounds, steps=self.steps)
+        _show(contenders, self.batch * self.model["seq_length"])
+
+    def beside(self, one: Contender, other: Contender, target: float, against: Against = "tool") -> Comparison:
+        """Return the tokens a second of two."""
+        tokens = self.batch * self.model["seq_length"]
+        sides = ([tokens / seconds for seconds in side.seconds] for side in (one, other))
+        return Comparison(one.name, other.name, "tokens/s", *sides, "higher", target, against)
 
     def ours(self, name: str, kind: str, *, ranks: int = 1, tensor: int = 1, zero: int = 1) -> Contender:
         """Return one of ours; two ranks get a thread each."""
@@ -70,72 +95,96 @@ def main() -> None:
     parser.add_argument("--peers", metavar="PYTHON", help="interpreter that has the other tools")
     parser.add_argument("--only", nargs="+", choices=sorted(COMPARISONS), default=sorted(COMPARISONS))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=2, help="of a round (default: 2)")
+    add_options(parser)
     arguments = parser.parse_args()
     from tests.support.datasets import write_dataset
 
+    rounds, steps = (1, 1) if arguments.quick else (arguments.rounds, arguments.steps)
+    found: list[Comparison] = []
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder, "data")
         write_dataset(data / "text", documents=20_000, shards=1)
         for name in arguments.only:
+            measure, model = COMPARISONS[name]
             scratch = Path(folder, name)
             scratch.mkdir()
-            COMPARISONS[name](data, scratch, arguments.rounds, arguments.peers)
-            sys.stdout.flush()  # the next one takes minutes
+            scene = Scene(data, scratch, TINY if arguments.quick else model, rounds, steps, arguments.peers)
+            print(f"\n{name}: {scene.model}, fp32, batch {scene.batch}", flush=True)  # it takes minutes
+            found += tell(measure(scene))
+    write(arguments.json, found)
 
 
-def one_process(data: Path, scratch: Path, rounds: int, peers: str | None) -> None:
+def one_process(scene: Scene) -> list[Comparison]:
     """Compare one process of two threads with the peers, and with the machine's matrix multiplication."""
-    from gptdist.config.model import ModelConfig
-    from gptdist.model.arithmetic import flops_per_token
-
-    scene = Scene(data, scratch, SMALL, batch=8)
     trainer = scene.ours("gptdist trainer", "trainer", zero=0)
     bare = scene.ours("bare loop on such an engine", "bare", zero=0)
     zero1 = scene.ours("gptdist trainer ZeRO-1", "trainer", zero=1)
     bare1 = scene.ours("bare loop on a ZeRO-1 engine", "bare", zero=1)
     matmul = Contender("matrix multiplication", [sys.executable, "-m", "benchmarks.train_ours", "matmul", "{}"])
-    theirs = [scene.peer(name, peers) for name in ("transformers", "litgpt")] if peers else []
-    take_turns([trainer, bare, zero1, bare1, matmul, *theirs], scratch, rounds=rounds, steps=2)
-    tokens = scene.batch * SMALL["seq_length"]
-    flops = flops_per_token(ModelConfig(**SMALL))
-    print(f"\none process, 2 threads, {SMALL}, fp32, batch {scene.batch}")
-    _show([trainer, bare, zero1, bare1, *theirs], tokens)
-    for other, target in zip(theirs, (1.25, 1.1), strict=False):
-        _ratio(f"gptdist / {other.name}", ratio_by_round(trainer, other), target)
-    peaks = [matmul.answer["flops"] / seconds for seconds in matmul.seconds]
-    shares = [tokens * flops / ours / peak for ours, peak in zip(trainer.seconds, peaks, strict=True)]
-    print(f"  matrix multiplication: {sorted(peaks)[len(peaks) // 2] / 1e9:,.0f} GFLOP/s")
-    _ratio("model FLOP/s / matrix multiplication", sorted(shares)[len(shares) // 2], 0.75)
-    _ratio("trainer / bare loop", ratio_by_round(trainer, bare), 0.98)
-    _ratio("trainer / bare loop, ZeRO-1", ratio_by_round(zero1, bare1), 0.98)
+    missing = {name: why_missing(scene.peers, "torch", *_needs(name)) for name in PEER_TARGETS}
+    theirs = [scene.peer(name, str(scene.peers)) for name in PEER_TARGETS if not missing[name]]
+    scene.turns([trainer, bare, zero1, bare1, matmul, *theirs])
     print(f"  waiting for data: {trainer.answer['data_share']:.3%} of the step (target: below 1 %)")
+    found = [scene.beside(trainer, other, PEER_TARGETS[other.name]) for other in theirs]
+    for name in (name for name, why in missing.items() if why):
+        ours = scene.beside(trainer, trainer, 1).ours
+        absent = Comparison(
+            trainer.name, name, "tokens/s", ours, (), "higher", PEER_TARGETS[name], missing=missing[name]
+        )
+        found.append(absent)
+    return [
+        *found,
+        _share_of_peak(scene, trainer, matmul),
+        scene.beside(trainer, bare, 0.98, "yardstick"),
+        scene.beside(zero1, bare1, 0.98, "yardstick"),
+    ]
 
 
-def two_ranks(data: Path, scratch: Path, rounds: int, _: str | None) -> None:
+def _needs(name: str) -> tuple[str, ...]:
+    return {"transformers": ("transformers", "accelerate"), "litgpt": ("litgpt", "lightning")}[name]
+
+
+def _share_of_peak(scene: Scene, trainer: Contender, matmul: Contender) -> Comparison:
+    """Return the model's FLOP/s beside those of a large product alone."""
+    from gptdist.config.model import ModelConfig
+    from gptdist.model.arithmetic import flops_per_token
+
+    flops = flops_per_token(ModelConfig(**scene.model)) * scene.batch * scene.model["seq_length"]
+    return Comparison(
+        "model FLOP/s",
+        matmul.name,
+        "GFLOP/s",
+        [flops / seconds / 1e9 for seconds in trainer.seconds],
+        [matmul.answer["flops"] / seconds / 1e9 for seconds in matmul.seconds],
+        "higher",
+        0.75,
+        "yardstick",
+    )
+
+
+def two_ranks(scene: Scene) -> list[Comparison]:
     """Compare two ranks of one thread with torch's DDP, and tensor parallelism with one process of two threads."""
-    scene = Scene(data, scratch, SMALL, batch=8)
     zero1 = scene.ours("ZeRO-1 on 2 ranks", "trainer", ranks=2)
     ddp = scene.ours("torch DDP on 2 ranks", "ddp", ranks=2, zero=0)
     tensor = scene.ours("tensor parallel 2", "trainer", ranks=2, tensor=2)
     single = scene.ours("one process, 2 threads", "trainer")
-    take_turns([zero1, ddp, tensor, single], scratch, rounds=rounds, steps=2)
-    print(f"\ntwo ranks of one thread, {SMALL}, fp32, batch {scene.batch}")
-    _show([zero1, ddp, tensor, single], scene.batch * SMALL["seq_length"])
-    _ratio("ZeRO-1 / torch DDP", ratio_by_round(zero1, ddp), 0.95)
-    _ratio("tensor parallel 2 / one process", ratio_by_round(tensor, single), 0.85)
+    scene.turns([zero1, ddp, tensor, single])
+    return [scene.beside(zero1, ddp, 0.95), scene.beside(tensor, single, 0.85, "ourselves")]
 
 
-def zero_stages(data: Path, scratch: Path, rounds: int, _: str | None) -> None:
+def zero_stages(scene: Scene) -> list[Comparison]:
     """Compare ZeRO-2 and ZeRO-3 with ZeRO-1 on a larger model."""
-    scene = Scene(data, scratch, LARGE, batch=8)
     stages = {zero: scene.ours(f"ZeRO-{zero} on 2 ranks", "trainer", ranks=2, zero=zero) for zero in (1, 2, 3)}
-    take_turns(list(stages.values()), scratch, rounds=rounds, steps=1)
-    print(f"\ntwo ranks of one thread, {LARGE}, fp32, batch {scene.batch}")
-    _show(list(stages.values()), scene.batch * LARGE["seq_length"])
-    _ratio("ZeRO-3 / ZeRO-1", ratio_by_round(stages[3], stages[1]), 0.8)
+    scene.turns(list(stages.values()))
+    return [scene.beside(stages[3], stages[1], 0.8, "ourselves")]
 
 
-COMPARISONS = {"one_process": one_process, "two_ranks": two_ranks, "zero_stages": zero_stages}
+COMPARISONS: dict[str, tuple[Callable[[Scene], list[Comparison]], dict[str, int]]] = {
+    "one_process": (one_process, SMALL),
+    "two_ranks": (two_ranks, SMALL),
+    "zero_stages": (zero_stages, LARGE),
+}
 
 
 def _show(contenders: Sequence[Contender], tokens: int) -> None:
@@ -145,10 +194,6 @@ def _show(contenders: Sequence[Contender], tokens: int) -> None:
         memory = f"{peak / 1e6:,.0f}" if peak else ""
         loss = f"{one.answer['loss']:.3f}" if "loss" in one.answer else ""
         print(f"  {one.name:<34}{one.step_seconds:>10.3f}{tokens / one.step_seconds:>10,.0f}{memory:>10}{loss:>10}")
-
-
-def _ratio(name: str, ratio: float, target: float) -> None:
-    print(f"  {name:<48}{ratio:>6.2f} x (target {target:g}, {'reached' if ratio >= target else 'MISSED'})")
 
 
 if __name__ == "__main__":
