@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test lint format bench docs clean
+.PHONY: help install demo test lint format bench peers docs clean
 
 help: ## show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -36,10 +36,11 @@ format: $(INSTALLED) ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(INSTALLED) ## measure speed: training against a bare loop and torch DDP, checkpoints against the disk, DeepSpeed and torch, launching against torchrun
-	$(BIN)/python -m benchmarks.train_step
-	$(BIN)/python -m benchmarks.checkpoint
-	$(BIN)/python -m benchmarks.launch
+bench: $(INSTALLED) ## put gptdist beside what one would use instead, and write benchmarks/RESULTS.md (20 minutes)
+	$(BIN)/python -m benchmarks.run_all
+
+peers: $(INSTALLED) ## install what `make bench` stands beside, in an environment of its own
+	$(BIN)/python -m benchmarks.peer_environment
 
 # Material prints a page about MkDocs 2 otherwise; constraints.txt holds MkDocs at 1.
 docs: $(INSTALLED) ## build the pages of docs/ into build/site, to be opened from there

@@ -14,15 +14,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
+from benchmarks import checkpoint_figures
+from benchmarks.checkpoint_figures import Seconds
 from benchmarks.checkpoint_peers import TAG, UNIVERSAL_TAG, sync_files
+from benchmarks.comparison import Comparison, add_options, tell, write
 from benchmarks.contenders import ask, start_ranks
 
 SIZES: dict[str, dict[str, int]] = {
@@ -104,32 +105,6 @@ class Bench:
         return str(place)
 
 
-@dataclass
-class Seconds:
-    """What was measured, by name, a value for each round."""
-
-    of: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-
-    def ratio(self, one: str, other: str) -> list[float]:
-        """Return ``one`` / ``other``, round by round."""
-        return [ours / theirs for ours, theirs in zip(self.of[one], self.of[other], strict=True)]
-
-    def line(self, name: str, title: str = "") -> None:
-        """Print seconds."""
-        values = self.of[name]
-        print(f"  {title or name:<58}{median(values):>8.3f} s  ({min(values):.3f} to {max(values):.3f})")
-
-
-def show_ratio(name: str, ratios: Sequence[float], target: float | None = None, *, at_least: bool = False) -> None:
-    """Print a ratio, and whether it is what it should be; without a target it is for information."""
-    ratio = median(ratios)
-    verdict = ""
-    if target is not None:
-        reached = ratio >= target if at_least else ratio <= target
-        verdict = f"(target at {'least' if at_least else 'most'} {target:g}, {'reached' if reached else 'MISSED'})"
-    print(f"  {name:<58}{ratio:>8.3f} x  ({min(ratios):.3f} to {max(ratios):.3f})  {verdict}")
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Print a table for each comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -137,28 +112,32 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=COMPARISONS, default=list(COMPARISONS))
     parser.add_argument("--folder", type=Path, help="on the disk to be measured; default: the system's folder for it")
+    add_options(parser)
     arguments = parser.parse_args(argv)
     from tests.support.datasets import write_dataset
 
+    found: list[Comparison] = []
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         write_dataset(Path(folder, "data", "text"), documents=2000, shards=1)
-        bench = Bench(Path(folder), arguments.size, arguments.rounds)
+        size, rounds = ("tiny", 1) if arguments.quick else (arguments.size, arguments.rounds)
+        bench = Bench(Path(folder), size, rounds)
         for name in arguments.only:
-            COMPARISONS[name](bench)
+            found += COMPARISONS[name](bench)
             sys.stdout.flush()  # the next one takes minutes
+    write(arguments.json, found)
 
 
-def one_rank(bench: Bench) -> None:
+def one_rank(bench: Bench) -> list[Comparison]:
     """Compare on one rank."""
-    _same_layout(bench, 1)
+    return _same_layout(bench, 1)
 
 
-def two_ranks(bench: Bench) -> None:
+def two_ranks(bench: Bench) -> list[Comparison]:
     """Compare on two data-parallel ranks."""
-    _same_layout(bench, 2)
+    return _same_layout(bench, 2)
 
 
-def _same_layout(bench: Bench, ranks: int) -> None:
+def _same_layout(bench: Bench, ranks: int) -> list[Comparison]:
     """Save and load on one layout, ZeRO-1."""
     seconds = Seconds()
     with bench.ranks(f"ZeRO-1 on {ranks}", ranks) as run:
@@ -166,36 +145,23 @@ def _same_layout(bench: Bench, ranks: int) -> None:
         first = _save_all(bench, run, Seconds(), ranks)  # warm: libraries loaded, buffers allocated
         run("read", folder=first["save"][0]["folder"])
         for number in range(bench.rounds):
-            folders = _save_all(bench, run, seconds, ranks, backwards=number % 2 == 1)
+            is_backwards = number % 2 == 1
+            folders = _save_all(bench, run, seconds, ranks, is_backwards=is_backwards)
             for state in ("cold", "warm"):
-                _load_all(run, seconds, folders, facts, state)
+                _load_all(run, seconds, _loads(folders, is_backwards=is_backwards), facts, state)
     sizes = {name: size for name, (_, size) in folders.items()}
-    least = 12 * facts["parameters"]
     print(f"\n{ranks} rank{'s' * (ranks > 1)}, ZeRO-1, {facts['parameters']:,} parameters, AdamW in fp32")
-    show_ratio("bytes / (parameters x 12)", [sizes["save"] / least], 1.02)
-    print(
-        f"  the first asynchronous save allocates its buffers, and stalls for {first['save_async'][0]['stall']:.3f} s"
-    )
-    show_ratio("stall of an asynchronous save / synchronous save", seconds.ratio("stall", "save"), 0.1)
-    dd = f"dd conv=fsync of the same files{', both at once' * (ranks > 1)}"
-    rates = [size * sizes["save"] / sizes["dd"] for size in seconds.ratio("dd", "save")]
-    show_ratio(f"rate of saving / {dd}", rates, 0.8, at_least=True)
-    for state in ("cold", "warm"):
-        show_ratio(f"load / plain read, {state}", seconds.ratio(f"load {state}", f"read {state}"), 1.2)
-        show_ratio(
-            f"hashes compared and loaded / plain read, {state}", seconds.ratio(f"resume {state}", f"read {state}")
-        )
-    _side_by_side(seconds, sizes)
+    return tell(checkpoint_figures.same_layout(seconds, sizes, facts, first["save_async"][0]["stall"], ranks))
 
 
 def _save_all(
-    bench: Bench, run: Ranks, seconds: Seconds, ranks: int, *, backwards: bool = False
+    bench: Bench, run: Ranks, seconds: Seconds, ranks: int, *, is_backwards: bool = False
 ) -> dict[str, tuple[dict[str, Any], int]]:
     """Save in every way; return rank 0's answer with the bytes that were written."""
     ways = ("save", "save_async", "dd", "deepspeed_save", "dcp_save", "dcp_save_async")
     found: dict[str, tuple[dict[str, Any], int]] = {}
     shutil.rmtree(bench.folder / f"ZeRO-1-on-{ranks}" / "run" / "checkpoints", ignore_errors=True)
-    for way in ways[:1] + (tuple(reversed(ways[1:])) if backwards else ways[1:]):
+    for way in ways[:1] + (tuple(reversed(ways[1:])) if is_backwards else ways[1:]):
         target = {} if way.startswith("save") else {"folder": bench.place(way)}
         os.sync()
         answer = _dd(Path(found["save"][0]["folder"]), Path(target["folder"])) if way == "dd" else run(way, **target)
@@ -223,18 +189,16 @@ def _dd(source: Path, target: Path) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - begin, "folder": str(target)}
 
 
-def _load_all(
-    run: Ranks, seconds: Seconds, folders: dict[str, tuple[dict[str, Any], int]], facts: dict[str, Any], state: str
-) -> None:
+def _loads(folders: dict[str, tuple[dict[str, Any], int]], *, is_backwards: bool) -> list[tuple[str, str]]:
+    """Return the ways of loading in their order, each with the folder that it loads."""
+    ours, deepspeed, dcp = (folders[way][0]["folder"] for way in ("save", "deepspeed_save", "dcp_save"))
+    ways = [("read", ours), ("load", ours), ("resume", ours), ("deepspeed_load", deepspeed), ("dcp_load", dcp)]
+    return ways[::-1] if is_backwards else ways
+
+
+def _load_all(run: Ranks, seconds: Seconds, ways: Sequence[tuple[str, str]], facts: dict[str, Any], state: str) -> None:
     """Load in every way what was saved by each, ``state`` being cold or warm."""
-    ours = folders["save"][0]["folder"]
-    for way, folder in (
-        ("read", ours),
-        ("load", ours),
-        ("resume", ours),
-        ("deepspeed_load", folders["deepspeed_save"][0]["folder"]),
-        ("dcp_load", folders["dcp_save"][0]["folder"]),
-    ):
+    for way, folder in ways:
         _timed_load(run, seconds, way, folder, facts=facts, state=state)
 
 
@@ -266,34 +230,7 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _side_by_side(seconds: Seconds, sizes: dict[str, int]) -> None:
-    """Print ours, DeepSpeed's and torch.distributed.checkpoint's figures, and how many times theirs ours are."""
-    rows = (
-        ("save, synchronous, on the disk", "save", "deepspeed_save", "dcp_save"),
-        ("save, left in the page cache", "", "deepspeed_cached", ""),
-        ("stall of an asynchronous save", "stall", "", "dcp_stall"),
-        ("asynchronous save until it is on the disk", "save_async", "", "dcp_save_async"),
-        ("load, cold", "load cold", "deepspeed_load cold", "dcp_load cold"),
-        ("load, warm", "load warm", "deepspeed_load warm", "dcp_load warm"),
-        ("hashes compared and loaded, cold", "resume cold", "", ""),
-        ("hashes compared and loaded, warm", "resume warm", "", ""),
-    )
-    print(f"  {'':<44}{'gptdist':>12}{'DeepSpeed':>12}{'torch dcp':>12}{'/ DeepSpeed':>13}{'/ torch dcp':>13}")
-    for title, *names in rows:
-        values = [f"{median(seconds.of[name]):.3f} s" if name else "" for name in names]
-        ratios = [
-            f"{median(seconds.ratio(names[0], other)):.2f} x" if names[0] and other else "" for other in names[1:]
-        ]
-        print(f"  {title:<44}" + "".join(f"{value:>12}" for value in values) + "".join(f"{one:>13}" for one in ratios))
-    ours, *others = (sizes[name] for name in ("save", "deepspeed_save", "dcp_save"))
-    print(
-        f"  {'bytes':<44}"
-        + "".join(f"{size / 1e6:>9,.1f} MB" for size in (ours, *others))
-        + "".join(f"{ours / other:>11.2f} x" for other in others)
-    )
-
-
-def other_layouts(bench: Bench) -> None:
+def other_layouts(bench: Bench) -> list[Comparison]:
     """Load what two data-parallel ranks of ZeRO-1 have saved into other layouts."""
     seconds = Seconds()
     with bench.ranks("source", 2) as source:
@@ -309,9 +246,9 @@ def other_layouts(bench: Bench) -> None:
     for title, ranks, zero, tensor in targets:
         with bench.ranks(title, ranks, zero=zero, tensor=tensor) as run:
             run("read", folder=str(kept))  # allocates
-            for _ in range(bench.rounds):
+            for number in range(bench.rounds):
                 for state in ("cold", "warm"):
-                    for way in ("read", "load"):
+                    for way in ("read", "load")[:: 1 if number % 2 == 0 else -1]:
                         name = Seconds()
                         _timed_load(run, name, way, str(kept), facts=facts, state=state)
                         seconds.of[f"{title} {way} {state}"] += name.of[f"{way} {state}"]
@@ -321,18 +258,7 @@ def other_layouts(bench: Bench) -> None:
                     _timed_load(run, seconds, "deepspeed_load", theirs, facts=facts, state="warm", tag=UNIVERSAL_TAG)
                     _timed_load(run, seconds, "dcp_load", flat, facts=facts, state="warm")
     print(f"\n2 ranks of ZeRO-1 into other layouts, {facts['parameters']:,} parameters, AdamW in fp32")
-    for title, *_ in targets:
-        for state in ("cold", "warm"):
-            ratios = seconds.ratio(f"{title} load {state}", f"{title} read {state}")
-            show_ratio(f"load into {title} / plain read, {state}", ratios, 2.0)
-    changed = [sum(pair) for pair in zip(seconds.of["convert"], seconds.of["deepspeed_load warm"], strict=True)]
-    seconds.of["universal"] = changed
-    print("  into one rank, files in the page cache:")
-    seconds.line("one rank load warm", "gptdist")
-    seconds.line("universal", "DeepSpeed: conversion to universal, and load")
-    seconds.line("dcp_load warm", "torch dcp, flat groups of ZeRO (no tensor parallelism)")
-    show_ratio("gptdist / DeepSpeed", seconds.ratio("one rank load warm", "universal"))
-    show_ratio("gptdist / torch dcp", seconds.ratio("one rank load warm", "dcp_load warm"))
+    return tell(checkpoint_figures.other_layouts(seconds, [title for title, *_ in targets]))
 
 
 def _convert(source: Path, target: str) -> float:
@@ -341,9 +267,10 @@ def _convert(source: Path, target: str) -> float:
     return float(json.loads(done.stdout.strip().splitlines()[-1])["seconds"])
 
 
-def memory(bench: Bench) -> None:
+def memory(bench: Bench) -> list[Comparison]:
     """Compare what saves and loads need in host memory, beyond what the run holds."""
     print(f"\nhost memory of the rank that needs most, beyond what the run holds, {bench.size} model")
+    found = []
     for ranks in (1, 2):
         with bench.ranks(f"memory {ranks}", ranks, gives_back=True) as run:
             facts = run("facts")
@@ -355,11 +282,11 @@ def memory(bench: Bench) -> None:
                 "load": (run("load", folder=saved["folder"], memory=True), allowed),
             }
         for what, (answer, most) in needed.items():
-            held = f"{answer['extra_bytes'] / 1e6:,.1f} MB of {most / 1e6:,.1f}"
-            show_ratio(f"{what} on {ranks}, ZeRO-1: {held}", [answer["extra_bytes"] / most], 1.0)
+            found.append(checkpoint_figures.memory(f"{what} on {ranks}, ZeRO-1", answer["extra_bytes"], most))
+    return tell(found)
 
 
-COMPARISONS: dict[str, Callable[[Bench], None]] = {
+COMPARISONS: dict[str, Callable[[Bench], list[Comparison]]] = {
     "one_rank": one_rank,
     "two_ranks": two_ranks,
     "other_layouts": other_layouts,

@@ -19,6 +19,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.comparison import Comparison, add_options, read, write
+
+PARTS = ("compress_sparsity", "compress_structure", "distill_step", "export_memory")
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIGS = REPOSITORY / "configs"
 STEPS = 600
@@ -51,16 +54,25 @@ def main() -> None:
     parser.add_argument("output", type=Path, metavar="OUT", help="folder for data, runs and models")
     parser.add_argument("--run", type=Path, help="a trained run, whose data lie where its config says, from OUT")
     parser.add_argument("--llmcompressor-python", type=Path, help="Python of an environment with llm-compressor")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    add_options(parser)
     arguments = parser.parse_args()
     folder: Path = arguments.output.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     run = trained_run(folder) if arguments.run is None else arguments.run.resolve()
     peer = [] if arguments.llmcompressor_python is None else ["--llmcompressor-python"]
     peer += [str(arguments.llmcompressor_python.absolute()) for _ in peer]
-    run_module("benchmarks.compress_sparsity", [str(run), "--output", "sparsity", *peer], folder)
-    run_module("benchmarks.compress_structure", [str(run), "--output", "structure", "--steps", str(STEPS)], folder)
-    run_module("benchmarks.distill_step", [], folder)
-    run_module("benchmarks.export_memory", [], folder)
+    words: dict[str, list[str]] = {
+        "compress_sparsity": [str(run), "--output", "sparsity", *peer],
+        "compress_structure": [str(run), "--output", "structure", "--steps", str(20 if arguments.quick else STEPS)],
+    }
+    quick = ["--quick"] if arguments.quick else []
+    found: list[Comparison] = []
+    for part in arguments.only:
+        answer = folder / f"{part}.json"
+        run_module(f"benchmarks.{part}", [*words.get(part, []), "--json", str(answer), *quick], folder)
+        found += read(answer)
+    write(arguments.json, found)
 
 
 if __name__ == "__main__":

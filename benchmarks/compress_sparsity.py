@@ -24,6 +24,8 @@ from safetensors.numpy import save_file
 from torch import nn
 from torch.nn.utils.prune import l1_unstructured, remove
 
+from benchmarks.comparison import Comparison, add_options, write
+from benchmarks.peer_environment import why_missing
 from gptdist.checkpoint.find import resolve_checkpoint
 from gptdist.checkpoint.read import CheckpointReader
 from gptdist.compress.calibration import CalibrationOptions
@@ -38,6 +40,7 @@ from gptdist.mesh.groups import destroy_mesh
 from gptdist.train.inference import load_model, single_process_mesh
 
 PEER = Path(__file__).parent / "peers" / "prune_llmcompressor.py"
+TARGET = 1.01
 AMOUNTS: dict[str, dict[str, Any]] = {"50 %": {"ratio": 0.5}, "2:4": {"pattern": "2:4"}}
 
 
@@ -111,8 +114,9 @@ def _by_torchao(material: Material, amount: str) -> Any:
     return network
 
 
-def run(material: Material) -> None:
-    """Print the table."""
+def run(material: Material) -> list[Comparison]:
+    """Print the table, and return perplexities beside those of other libraries."""
+    found = []
     dense = loss_of_checkpoint(material.run, material.held_out_ids)
     print(f"{'amount':<8} {'method':<12} {'by':<16} {'loss (nats/token)':>18} {'perplexity':>12} {'ours / theirs':>14}")
     print(f"{'-':<8} {'dense':<12} {'gptdist':<16} {dense:>18.4f} {math.exp(dense):>12.3f} {'-':>14}")
@@ -128,6 +132,15 @@ def run(material: Material) -> None:
         for library, method, loss in references(material, amount):
             ratio = math.exp(ours[method] - loss)
             print(f"{amount:<8} {method:<12} {library:<16} {loss:>18.4f} {math.exp(loss):>12.3f} {ratio:>14.4f}")
+            sides = ([math.exp(ours[method])], [math.exp(loss)])
+            name, note = f"{method}, {amount} of the weights at zero", f"dense: {math.exp(dense):.3f}"
+            found.append(Comparison(name, library, "perplexity", *sides, "lower", TARGET, note=note))
+        if material.llmcompressor is None:
+            why = why_missing(None, "llmcompressor")
+            name = f"sparsegpt, {amount} of the weights at zero"
+            sides = ([math.exp(ours["sparsegpt"])], [])
+            found.append(Comparison(name, "llm-compressor", "perplexity", *sides, "lower", TARGET, missing=why))
+    return found
 
 
 def main() -> None:
@@ -138,20 +151,23 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, default=128, help="calibration sequences (default: 128)")
     parser.add_argument("--held-out", type=int, default=64, help="held-out sequences (default: 64)")
     parser.add_argument("--llmcompressor-python", type=Path, metavar="PATH")
+    add_options(parser)
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     run_now = resolve_checkpoint(arguments.run)  # a run that goes on would be another model for each method
     manifest, output = CheckpointReader(run_now).manifest, arguments.output / run_now.name
     length = int(manifest.config["model"]["seq_length"])
-    calibration = CalibrationOptions(sequences=arguments.sequences, length=length)
+    sequences, held_out_sequences = (4, 4) if arguments.quick else (arguments.sequences, arguments.held_out)
+    calibration = CalibrationOptions(sequences=sequences, length=length)
     exported = output / "dense"
     if not exported.exists():
         output.mkdir(parents=True, exist_ok=True)
         export_checkpoint(run_now, exported, options=ExportOptions())
     ids = calibration_tokens(run_now, manifest, (), calibration)[0]
     save_file({"input_ids": ids}, output / "calibration.safetensors")
-    held_out = held_out_tokens(run_now, manifest, (), replace(calibration, seed=1), arguments.held_out)
-    run(Material(run_now, exported, output, calibration, ids, held_out, arguments.llmcompressor_python))
+    held_out = held_out_tokens(run_now, manifest, (), replace(calibration, seed=1), held_out_sequences)
+    material = Material(run_now, exported, output, calibration, ids, held_out, arguments.llmcompressor_python)
+    write(arguments.json, run(material))
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ def measure(corpus: Corpus, peers: str | None) -> list[Comparison]:
             [theirs[name]] if name in theirs else [],
             "higher",
             _TARGET,
+            note=f"ours {whole:.0f} MB, theirs {part.stat().st_size / 1e6:.0f} MB; start-up counts for ours only",
             missing=missing[name],
         )
         for name in _PEERS

@@ -117,7 +117,7 @@ def _run(words: Sequence[str], log: Path, limit_seconds: float) -> str:
         try:
             status = process.wait(timeout=limit_seconds)
         except subprocess.TimeoutExpired:
-            return f"ended after {limit_seconds:,.0f} s"
+            return f"ended after {limit_seconds:g} s"
         finally:
             _end(process)
     if not status:

@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 
 from benchmarks import checkpoint
+from benchmarks.checkpoint_figures import PEERS, Seconds, same_layout
 from tests.support.datasets import run_tree
 from tests.support.ranks import run_ranks
 
+STATES = ("cold", "warm")
 WAYS = {"save": "load", "save_async": "resume", "deepspeed_save": "deepspeed_load", "dcp_save": "dcp_load"}
 
 
@@ -45,22 +47,34 @@ def test_values_come_back_on_every_way(tmp_path: Path) -> None:
         assert Path(copied["folder"], file.name).read_bytes() == file.read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("ratios", "target", "at_least", "said"),
-    [
-        ([1.0, 3.0, 1.1], 1.2, False, "1.100 x  (1.000 to 3.000)  (target at most 1.2, reached)"),
-        ([1.0, 3.0, 1.3], 1.2, False, "1.300 x  (1.000 to 3.000)  (target at most 1.2, MISSED)"),
-        ([0.9, 0.7, 0.8], 0.8, True, "0.800 x  (0.700 to 0.900)  (target at least 0.8, reached)"),
-        ([0.7], 0.8, True, "(target at least 0.8, MISSED)"),
-        ([0.7], None, False, "0.700 x  (0.700 to 0.700)"),
-    ],
-)
-def test_a_target_is_reached_or_missed(capsys, ratios: list[float], target, at_least: bool, said: str) -> None:
-    checkpoint.show_ratio("name", ratios, target, at_least=at_least)
-    assert capsys.readouterr().out.strip().endswith(said)
-
-
 def test_ratios_are_taken_round_by_round() -> None:
-    seconds = checkpoint.Seconds()
+    seconds = Seconds()
     seconds.of |= {"one": [1.0, 4.0], "other": [2.0, 2.0]}
-    assert seconds.ratio("one", "other") == [0.5, 2.0]
+    assert seconds.beside("save", ("one", "other"), "dd").ratios == [0.5, 2.0]
+
+
+def test_every_other_round_goes_backwards() -> None:
+    folders = {way: ({"folder": way}, 1) for way in ("save", "deepspeed_save", "dcp_save")}
+    forwards = checkpoint._loads(folders, is_backwards=False)
+    assert forwards[0] == ("read", "save")
+    assert checkpoint._loads(folders, is_backwards=True) == forwards[::-1]
+
+
+def test_each_tool_has_its_row_and_a_missed_target_is_told() -> None:
+    names = ("save", "save_async", "stall", "dd", "deepspeed_save", "deepspeed_cached", "dcp_save", "dcp_save_async")
+    loads = [f"{way} {state}" for way in ("read", "load", "resume", "deepspeed_load", "dcp_load") for state in STATES]
+    seconds = Seconds()
+    seconds.of |= {name: [2.0, 2.0] for name in (*names, "dcp_stall", *loads)}
+    seconds.of["load cold"] = [3.0, 3.0]
+    sizes = {"save": 1212, "dd": 1200, "deepspeed_save": 1400, "dcp_save": 1100}
+    found = same_layout(seconds, sizes, {"parameters": 100}, 0.5, 1)
+    by_peer = {peer: {one.name for one in found if one.peer == peer} for peer in PEERS.values()}
+    assert len(by_peer["DeepSpeed"]) == 4
+    assert by_peer["torch.distributed.checkpoint"] - by_peer["DeepSpeed"] == {
+        "stall of an asynchronous save, 1 rank",
+        "asynchronous save until it is on the disk, 1 rank",
+    }
+    assert {one.name for one in found if one.is_reached is False} == {
+        "load, cold, 1 rank",
+        "stall of an asynchronous save, 1 rank",
+    }
