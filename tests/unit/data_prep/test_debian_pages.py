@@ -108,3 +108,11 @@ def test_a_sample_has_the_same_pages_in_every_form(root: Path, tmp_path: Path) -
     assert len(pages) == 2
     assert set(archived(tmp_path / "sample/pages.warc.gz").values()) == pages
     assert len((tmp_path / "sample/text.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_sample_is_dealt_to_several_archives(root: Path, tmp_path: Path) -> None:
+    lay_out(root, GROUPS)
+    write_sample(root, tmp_path / "sample", 3, num_warcs=2)
+    dealt = [archived(path) for path in sorted((tmp_path / "sample").glob("*.warc.gz"))]
+    assert [len(pages) for pages in dealt] == [2, 1]
+    assert len({**dealt[0], **dealt[1]}) == 3
