@@ -21,12 +21,10 @@ import sys
 write(Path(sys.argv[sys.argv.index("--json") + 1]), [Comparison("a", "b", "s", [1.0], [2.0], "lower")])
 """
 FAILS = """
-import sys
+import atexit, sys
 print("many lines", file=sys.stderr)
-try:
-    raise OSError("no space left")
-finally:
-    print("the end")
+atexit.register(print, "a library says goodbye")
+raise OSError("no space left")
 """
 
 
