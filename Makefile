@@ -36,7 +36,7 @@ format: $(INSTALLED) ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(INSTALLED) ## put gptdist beside what one would use instead, and write benchmarks/RESULTS.md (20 minutes)
+bench: $(INSTALLED) ## put gptdist beside what one would use instead, and write benchmarks/RESULTS.md (about 25 minutes)
 	$(BIN)/python -m benchmarks.run_all
 
 peers: $(INSTALLED) ## install what `make bench` stands beside, in an environment of its own

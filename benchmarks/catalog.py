@@ -52,7 +52,7 @@ ENTRIES = (
         "benchmarks.launch",
         "Seconds from `kill -9` of one of two ranks to the first step of the next attempt, with torchrun's own restart "
         "of the same training as the other.",
-        2.0,
+        1.5,
         ("--only", "restarts", "--rounds", "3"),
     ),
     Entry(
@@ -63,7 +63,7 @@ ENTRIES = (
         "model of 23 M parameters beside other trainers, a bare loop on such an engine and the machine's matrix "
         "multiplication; two ranks of one thread beside torch's DDP; ZeRO-3 beside ZeRO-1 at 81 M parameters. It "
         "says nothing of GPUs.",
-        6.0,
+        5.0,
         ("--rounds", "3", "--steps", "1", "--peers", "{peers}"),
         ("transformers", "litgpt"),
     ),
@@ -83,7 +83,7 @@ ENTRIES = (
         "Seconds and host memory until the first batch of a corpus of sparse files, beside megatron-core's GPTDataset "
         "on the very same files, which writes an index of all samples first; ours computes it. What theirs takes grows "
         "with the corpus, what ours takes does not.",
-        1.0,
+        0.8,
         ("--rounds", "3", "--parts", "1", "5"),
     ),
     Entry(
@@ -102,21 +102,21 @@ ENTRIES = (
         "Saving and loading 81 M parameters with their optimizer, by turns on the state of one engine, beside "
         "DeepSpeed's own checkpoints, torch.distributed.checkpoint, `dd` with fsync and a plain read; other layouts; "
         "host memory. Cold: the files were dropped from the page cache before.",
-        4.5,
+        4.0,
         ("--rounds", "3", "--folder", "{work}"),
     ),
     _prep(
         "extract",
         "Text from HTML",
         "Pages a CPU second; the note says how much of each one's words is in the other's.",
-        1.0,
+        0.8,
         ("trafilatura",),
     ),
     _prep(
         "quality",
         "Quality rules",
         "Documents a CPU second for the same rules, and on how many of them both decide the same.",
-        1.5,
+        1.2,
         ("datatrove", "spacy"),
     ),
     _prep(
@@ -124,7 +124,7 @@ ENTRIES = (
         "Near-duplicates",
         "Documents a CPU second for signatures, meetings and clusters together; ours on more documents than theirs, "
         "which take longer. The log says what each found of planted copies.",
-        2.0,
+        1.2,
         ("datatrove",),
     ),
     _prep(
@@ -140,7 +140,7 @@ ENTRIES = (
         "privacy",
         "Personal data",
         "MB of text a CPU second; ours looks for six kinds of data, theirs for two.",
-        1.0,
+        0.6,
         ("datatrove",),
     ),
     _prep(

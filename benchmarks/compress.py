@@ -21,6 +21,12 @@ from pathlib import Path
 
 from benchmarks.comparison import Comparison, add_options, read, write
 
+QUICK = (
+    *("training.train_steps=20", "schedule.warmup_steps=5", "intervals.eval_steps=10", "intervals.save_steps=10"),
+    *("batch.global_batch_size=4", "batch.micro_batch_size=4", "intervals.log_steps=5"),
+)
+"""A run where figures do not matter."""
+
 PARTS = ("compress_sparsity", "compress_structure", "distill_step", "export_memory")
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIGS = REPOSITORY / "configs"
@@ -38,11 +44,11 @@ def run_module(module: str, words: Sequence[str], folder: Path) -> None:
         raise SystemExit(f"python -m {module}: status {done.returncode}")
 
 
-def trained_run(folder: Path) -> Path:
+def trained_run(folder: Path, overrides: Sequence[str]) -> Path:
     """Return the run of the model, trained here if need be."""
     for words in (
         ["prep", "run", str(CONFIGS / "data/demo.yaml")],
-        ["launch", "local", str(CONFIGS / "runs/compress-cpu.yaml")],
+        ["launch", "local", str(CONFIGS / "runs/compress-cpu.yaml"), *overrides],
     ):
         run_module("gptdist.cli.main", words, folder)
     return folder / "runs/compress-cpu"
@@ -57,9 +63,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     add_options(parser)
     arguments = parser.parse_args()
-    folder: Path = arguments.output.resolve()
+    folder: Path = arguments.output.resolve() / ("quick" if arguments.quick else "")  # no run is taken for the other
     folder.mkdir(parents=True, exist_ok=True)
-    run = trained_run(folder) if arguments.run is None else arguments.run.resolve()
+    run = trained_run(folder, QUICK if arguments.quick else ()) if arguments.run is None else arguments.run.resolve()
     peer = [] if arguments.llmcompressor_python is None else ["--llmcompressor-python"]
     peer += [str(arguments.llmcompressor_python.absolute()) for _ in peer]
     words: dict[str, list[str]] = {

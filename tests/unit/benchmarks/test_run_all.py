@@ -54,7 +54,7 @@ def test_every_peer_of_the_list_is_installed_by_what_installs_peers() -> None:
 
 
 def test_the_default_ends_within_its_time() -> None:
-    assert sum(entry.minutes for entry in ENTRIES if not entry.is_long) <= 32
+    assert sum(entry.minutes for entry in ENTRIES if not entry.is_long) <= 25
     assert len({entry.name for entry in ENTRIES}) == len(ENTRIES)
 
 
