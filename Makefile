@@ -44,8 +44,7 @@ peers: $(INSTALLED) ## install what `make bench` stands beside, in an environmen
 
 # Material prints a page about MkDocs 2 otherwise; constraints.txt holds MkDocs at 1.
 docs: $(INSTALLED) ## build the pages of docs/ into build/site, to be opened from there
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
-	@echo build/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean: ## remove what was installed
 	rm -rf $(VENV)

@@ -108,7 +108,7 @@ def test_every_command_is_run_or_says_why_not(page: str) -> None:
 
 def test_marks_that_nothing_has_are_dropped() -> None:
     used = {kind for page in PAGES for kind, _ in _blocks(page)}
-    assert set(MARKED) - {KILLED, 'console title="on a cluster"'} <= used
+    assert set(MARKED) <= used
     assert not [kind for kind in used if kind.startswith("console ") and kind not in MARKED]
 
 
