@@ -99,7 +99,7 @@ def _machine_lines(records: Sequence[Record]) -> list[str]:
     for name in ("cpu", "cores", "cpu_flags", "memory_gib", "system", "python"):
         rows.append((name.replace("_", " "), _each(record.machine.get(name) for record in records)))
     rows.append(("our versions", _each(_versions(record.ours) for record in records)))
-    rows.append(("peers' environment", _each(_versions(record.peers) or "none" for record in records)))
+    rows.append(("peers' environment", _each(_versions(record.peers) for record in records if record.peers) or "none"))
     rows.append(("commit", _each(record.commit or "unknown" for record in records)))
     days = sorted(record.began[:10] for record in records)
     rows.append(("date", days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"))

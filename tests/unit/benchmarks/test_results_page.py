@@ -59,6 +59,11 @@ def test_where_others_are_better_is_listed_worst_first() -> None:
     assert [row[0] for row in rows(text, "Targets missed")[2:]] == ["rate", "speed"]
 
 
+def test_one_without_peers_does_not_hide_their_versions() -> None:
+    text = shown(record("start_up", FASTER), record("train_step", FEWER, peers={"litgpt": "0.5.13"}))
+    assert dict(row for row in rows(text, "Measured on") if len(row) == 2)["peers' environment"] == "litgpt 0.5.13"
+
+
 def test_nowhere_better_is_said() -> None:
     assert "In none of the figures that were run." in shown(record("start_up", FASTER))
 
@@ -96,6 +101,7 @@ def test_another_machine_and_commit_are_seen() -> None:
     found = dict(row for row in rows(text, "Measured on") if len(row) == 2)
     assert (found["cores"], found["commit"], found["date"]) == ("2; 64", "abc123; def456", "2026-03-01 to 2026-03-04")
     assert found["cpu flags"] == "avx2 avx512f"
+    assert found["peers' environment"] == "none"
     assert found["load before, where it was not quiet"] == "start_up 9.0"
 
 
