@@ -186,6 +186,7 @@ NOT_COMPARISONS = {
     "checkpoint_figures": "figures of checkpoint",
     "checkpoint_peers": "part of checkpoint",
     "checkpoint_rank": "part of checkpoint",
+    "code_shape": "measures the code itself, beside nothing",
     "comparison": "the data that each gives",
     "compress_sparsity": "part of compress",
     "compress_structure": "part of compress",
