@@ -192,12 +192,25 @@ def _check_events(found: Audit, one: AuditedAttempt) -> None:
                 f"attempt {one.number} it has {one.after(step - 1)} to {one.after(step) - 1}"
             )
     for event in one.events_of("rewind"):
-        _check_position(found, one, event.facts["step"], event.facts["last_sample"] + 1, f"{ledger}:{event.number}")
+        _check_rewind(found, one, event)
     if one.end is not None and one.recorded_step > one.end.facts["step"]:
         found.fail(
             f"{ledger}:{one.end.number}: attempt {one.number} ends with step {one.end.facts['step']}, but step "
             f"{one.recorded_step} of it is recorded"
         )
+
+
+def _check_rewind(found: Audit, one: AuditedAttempt, event: LedgerLine) -> None:
+    """The data was passed over up to the last step, or by hand up to the step that is noted, maybe of an older attempt.
+
+    Nothing was where that is the step of the checkpoint, whose attempt may have begun with it.
+    """
+    step, whose = event.facts.get("past_step", event.facts["step"]), event.facts.get("past_attempt", one.number)
+    where = f"{found.run / LEDGER_NAME}:{event.number}"
+    if whose not in found.attempts:
+        found.fail(f"{where}: passes over data up to step {step} of attempt {whose}, of which the ledger has no start")
+        return
+    _check_position(found, found.attempts[whose], step, event.facts["last_sample"] + 1, where)
 
 
 def _check_metrics(found: Audit) -> None:

@@ -1,9 +1,10 @@
-"""``gptdist checkpoint list|show|verify|sign|average``, and what is in ``checkpoint_keep``."""
+"""``gptdist checkpoint list|show|verify|sign|average``, and what is in ``checkpoint_keep``, ``checkpoint_rewind``."""
 
 import argparse
 from pathlib import Path
 
 from gptdist.cli.checkpoint_keep import add_actions
+from gptdist.cli.checkpoint_rewind import add_action as add_rewind
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     averaging.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")
     averaging.set_defaults(run=_average)
     add_actions(actions)
+    add_rewind(actions)
 
 
 def _folders(path: Path) -> list[Path]:

@@ -24,6 +24,7 @@ COMMANDS = {
     "nodes": "show and edit which nodes of a run are left out",
     "checkpoint": "list, show, verify and average checkpoints",
     "resume-check": "replay the steps between two checkpoints and say PASS or FAIL",
+    "triage": "what happened at a step: numbers, batch, gradients, the way back",
     "audit": "prove from a run's records that every sample was seen as scheduled",
     "report": "curves, attempts, checkpoints and texts of runs as one page",
     "finetune": "train a model further on prompts with completions, or on chats",

@@ -16,14 +16,20 @@ from gptdist.mesh.layout import Layout
 from gptdist.model.gpt import LanguageModel, transformer_config
 from gptdist.model.parameters import local_parameters
 
+_PATIENCE = timedelta(minutes=10)
+
+
+def lone_process_group() -> None:
+    """Make the default process group of this process alone, unless there is one."""
+    if not dist.is_initialized():
+        dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1, timeout=_PATIENCE)
+
 
 def single_process_mesh() -> Mesh:
     """Return the mesh of this process alone; megatron-core asks for process groups even then."""
     megatron_on_cpu.install()
-    timeout = timedelta(minutes=10)
-    if not dist.is_initialized():
-        dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1, timeout=timeout)
-    return make_mesh(Layout(1, 1, 1, 1), timeout)
+    lone_process_group()
+    return make_mesh(Layout(1, 1, 1, 1), _PATIENCE)
 
 
 def load_model(reader: CheckpointReader, mesh: Mesh, device: str = "cpu") -> LanguageModel:

@@ -21,7 +21,7 @@ LAYERS = [
     {"model"},
     {"checkpoint", "plan"},
     {"train", "report"},
-    {"launch", "data_prep", "compress"},
+    {"launch", "data_prep", "compress", "triage"},
     {"cli"},
 ]
 """Bottom first; a room imports from its own or a lower layer."""

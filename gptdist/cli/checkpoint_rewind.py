@@ -1,0 +1,33 @@
+"""``gptdist checkpoint rewind RUN --to M``: by hand what a run does after too many skipped steps."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_action(actions: Any) -> None:
+    """Add the action to those of ``gptdist checkpoint``."""
+    action = actions.add_parser(
+        "rewind",
+        help="have a run go on from an older checkpoint, past data that did it harm",
+        description="Make an older checkpoint the newest, at a later place in the data; later ones are deleted.",
+    )
+    action.add_argument("path", type=Path, metavar="RUN", help="run folder; the run must not be training")
+    action.add_argument("--to", type=int, required=True, metavar="M", help="step of the checkpoint to go back to")
+    action.add_argument(
+        "--past", type=int, metavar="N", help="pass over the data from there to step N; default: read it again"
+    )
+    action.add_argument("--dry-run", action="store_true", help="change nothing, show what would happen")
+    action.set_defaults(run=_rewind)
+
+
+def _rewind(arguments: argparse.Namespace) -> None:
+    from gptdist.triage.rewind import plan_rewind, rewind
+
+    plan = plan_rewind(arguments.path, arguments.to, arguments.past)
+    if not arguments.dry_run:
+        rewind(plan)
+    for line in plan.lines():
+        print(line)
+    if not arguments.dry_run:
+        print(f"the command that started the run goes on from {plan.checkpoint}")
