@@ -7,7 +7,7 @@ weights are those of the checkpoint.
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,6 +76,8 @@ class GradientProbe:
         self._model: LanguageModel = build_model(self._config, mesh, chosen)
         self._locals = list(local_parameters(self._model, config.model, tensor_parallel_size=1, tp_rank=0))
         load_weights(reader.unmerged(), self._locals)
+        # megatron-core asks for a seeded generator even where nothing is dropped, and losses may come first.
+        seed_micro_batch(config.seed, 0, mesh.place)
 
     def gradient(self, step: int, samples: Sequence[int]) -> BatchGradient:
         """Return the gradient of the batch of ``step``; its samples come one after the other."""
@@ -153,12 +155,3 @@ def part_of(name: str) -> str:
         return "embedding" if name.startswith("embedding.") else "head" if "output_layer" in name else "final norm"
     parts = (part for part, word in _PARTS if f".{word}." in name)
     return f"layer {layer_of(name)} {next(parts, 'norms')}"
-
-
-def agreed(logged: float | None, found: float, tolerance: float) -> bool | None:
-    """Return whether a recomputed norm is the logged one; None where nothing was logged."""
-    return None if logged is None else math.isclose(logged, found, rel_tol=tolerance)
-
-
-Say = Callable[[str], None]
-"""Tells the user what takes its time."""

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from gptdist.checkpoint.audit import Audit, audit
+from gptdist.checkpoint.audit import Audit, AuditedAttempt, audit
 from gptdist.checkpoint.find import LATEST_NAME, step_folder_name, step_folders, step_of
 from gptdist.checkpoint.manifest import Manifest, read_manifest
 from gptdist.checkpoint.proof import ledger_facts, order_digest
@@ -95,21 +95,20 @@ def plan_rewind(run: Path, to_step: int, past_step: int | None) -> Rewind:
         known = ", ".join(str(step_of(one)) for one in step_folders(run / "checkpoints")) or "none"
         raise CheckpointError(f"{problems[0]}; go back to another one: there are {known}")
     manifest = read_manifest(folder)
-    own = _step_on_line(found, to_step)
-    _check(found, folder, manifest, own)
-    past, consumed = own, manifest.progress.consumed_samples
+    past, consumed = _attempt_of(found, folder, manifest), manifest.progress.consumed_samples
     if past_step is not None:
         if not to_step <= past_step <= newest.recorded_step:
             raise CheckpointError(
                 f"--past {past_step}: the run has come to step {newest.recorded_step}, and goes back to {to_step}; "
                 f"name a step from {to_step} to {newest.recorded_step}"
             )
-        past = _step_on_line(found, past_step)
-        consumed = max(consumed, past.first_sample(past_step + 1))
+        if past_step > to_step:
+            past = next(one for one in reversed(found.line) if one.attempt.first_step < past_step)
+        consumed = past.after(past_step)
     if config.checkpoints.remote is not None and consumed < found.consumed_samples:
         raise CheckpointError(
-            f"{config.checkpoints.remote.url}: holds copies of later steps, which a resume would fetch again; pass over "
-            f"all that was read (--past {newest.recorded_step})"
+            f"{config.checkpoints.remote.url}: holds copies of later steps, which a resume would fetch again; pass "
+            f"over all that was read (--past {newest.recorded_step})"
         )
     return Rewind(
         run=run,
@@ -124,28 +123,23 @@ def plan_rewind(run: Path, to_step: int, past_step: int | None) -> Rewind:
     )
 
 
-def _step_on_line(found: Audit, step: int) -> Attempt:
-    """Return the attempt that did ``step`` on the way of the weights of now."""
-    before = [one.attempt for one in found.line if one.attempt.first_step < step]
-    return before[-1] if before else found.line[0].attempt
+def _attempt_of(found: Audit, folder: Path, manifest: Manifest) -> AuditedAttempt:
+    """Return the attempt that saved a checkpoint; refuse one that the weights of now do not come from.
 
-
-def _check(found: Audit, folder: Path, manifest: Manifest, own: Attempt) -> None:
-    """Refuse a checkpoint that the way of the weights does not go through, or whose record is lost."""
-    proof, step = manifest.progress.proof, manifest.step
-    saved = [] if proof is None else found.attempts[proof.attempt].events_of(SAVED)
-    if not any(event.facts["step"] == step for event in saved):
+    So is one whose record is lost.
+    """
+    proof, step, order = manifest.progress.proof, manifest.step, found.line[-1].attempt.config.tree()
+    own = next((one for one in found.line if proof is not None and one.number == proof.attempt), None)
+    if own is None or own.kept_step is None or own.kept_step < step:
+        raise CheckpointError(f"{folder}: the weights of now do not come from it; go back to another one")
+    if not any(event.facts["step"] == step for event in own.events_of(SAVED)):
         raise CheckpointError(f"{folder}: the ledger has no record of it; go back to an older one")
-    if own.first_sample(step + 1) != manifest.progress.consumed_samples:
-        raise CheckpointError(
-            f"{folder}: is of {manifest.progress.consumed_samples} samples, the run of now had read "
-            f"{own.first_sample(step + 1)} at step {step}; it is of a line that was given up, go back to another one"
-        )
-    changed = order_changes(manifest.config, found.line[-1].attempt.config.tree())
+    changed = order_changes(manifest.config, order)
     if changed:
         raise CheckpointError(
             f"{folder}: the order of samples has changed since ({'; '.join(changed)}); go back to a later one"
         )
+    return own
 
 
 def rewind(plan: Rewind) -> None:

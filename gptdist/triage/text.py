@@ -38,7 +38,9 @@ def timeline_lines(name: str, timeline: Timeline) -> list[str]:
         f"({timeline.layout}; {timeline.attempt_end})",
         *(f"guards: {action}" for action in timeline.actions),
     ]
-    if timeline.record is None:
+    if not timeline.is_recorded:
+        head.append(f"step {timeline.step} is behind the last record: it failed, was lost, or is under way")
+    elif timeline.record is None:
         head.append(f"step {timeline.step} has no line of its own in metrics.jsonl, see intervals.log_steps")
     elif timeline.record.times.get("step_seconds"):
         head.append(f"times: {times_text(timeline.record.times)}")

@@ -64,7 +64,9 @@ class Timeline:
     """Steps done before the attempt began."""
 
     layout: str
-    world_size: int
+    is_recorded: bool
+    """Whether a record proves that the attempt did the step: else it may have failed in it, or is at it."""
+
     attempt_end: str
     records: tuple[Record, ...]
     record: Record | None
@@ -94,7 +96,7 @@ def read_timeline(run: Path, attempts: Sequence[Attempt], attempt: Attempt, step
         attempt=attempt.number,
         attempt_first_step=attempt.first_step,
         layout=str(start.get("layout", "")),
-        world_size=attempt.world_size,
+        is_recorded=step <= attempt.recorded_step,
         attempt_end=_end(mine),
         records=(*before, *between[: -2 * SHOWN][:SHOWN], *between[-2 * SHOWN :], *after),
         record=next((one for one in records if one.step == step), None),

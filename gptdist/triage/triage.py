@@ -160,7 +160,9 @@ def _gradients(
                 say(f"replaying steps {begin + 1} to {step - 1} in {scratch}")
                 reader, replayed_from = CheckpointReader(replay(config, reader.folder, step - 1, scratch)), begin
         say(f"computing gradients with the weights of step {reader.manifest.step}")
-        probe = GradientProbe(config, reader, data, single_process_mesh(), options.device)
+        mesh = single_process_mesh()
+        stack.callback(destroy_mesh)
+        probe = GradientProbe(config, reader, data, mesh, options.device)
         gradients = Gradients(
             checkpoint=way_back.checkpoint,
             weights_step=reader.manifest.step,
@@ -172,7 +174,6 @@ def _gradients(
         )
         losses = probe.losses(attempt.samples_of_step(step))
         usual = [loss for loss in probe.losses(ordinary).values() if loss is not None]
-        destroy_mesh()
     return gradients, Losses(losses, f"the weights at step {reader.manifest.step}, without dropout", usual)
 
 

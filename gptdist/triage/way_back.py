@@ -69,6 +69,8 @@ def _verdict(run: Path, timeline: Timeline) -> str | None:
     """Return why nothing has to go back; None where the weights of now are the worse for the step."""
     if timeline.is_skipped:
         return f"no need to go back: step {timeline.step} was skipped, the weights have not learnt from it"
+    if not timeline.is_recorded:
+        return f"step {timeline.step} is behind the last record: nothing says that the weights have learnt from it"
     try:
         mine = audit(run).attempts.get(timeline.attempt)
     except GptDistError:
