@@ -65,12 +65,13 @@ def replay(config: RunConfig, checkpoint: Path, until: int, scratch: Path) -> Pa
     os.environ.setdefault("LOCAL_RANK", "0")  # which DeepSpeed asks for
     lone_process_group()
     mesh, device = join(config, local_rank=0)
-    with swapped(config, mesh, local_rank=0):
+    with contextlib.ExitStack() as stack:
+        stack.callback(destroy_mesh)
+        stack.enter_context(swapped(config, mesh, local_rank=0))
         run = build(config, mesh, device, StopSignal())
         nothing = contextlib.nullcontext()
         with run.metrics or nothing, run.keeper or nothing, run.saver:
             while run.state.step < until:
                 run.state.advance(train_step(run))
             save(run, is_final=True)
-    destroy_mesh()
     return folder / "checkpoints" / step_folder_name(until)

@@ -12,7 +12,7 @@ from gptdist.data.label_mask import token_ids
 from gptdist.data.sources import TrainingData
 from gptdist.data.trace import TracedSample, trace_samples
 from gptdist.telemetry.ledger import LEDGER_NAME, read_json_lines
-from gptdist.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from gptdist.tokenizer.tokenizer import Tokenizer
 from gptdist.triage.oddness import Oddness, Reading, measure
 
 _WRITTEN_THEN = "the weights of then, as written when the step was skipped"
@@ -77,15 +77,13 @@ def ordinary_samples(attempt: Attempt, first_step: int, last_step: int) -> list[
 
 
 def find_samples(
-    data: TrainingData, attempt: Attempt, samples: Sequence[int], ordinary: Sequence[int], losses: Losses
+    data: TrainingData, tokenizer: Tokenizer, samples: Sequence[int], ordinary: Sequence[int], losses: Losses
 ) -> FoundBatch:
     """Return the ``samples`` of a step, decoded, traced and compared with ``ordinary`` ones.
 
     Raises:
         DataError: a shard or its provenance cannot be read.
-        TokenizerError: the run's tokenizer is gone.
     """
-    tokenizer = load_tokenizer(attempt.config.data.tokenizer)
     traced = trace_samples(data, samples)
     batch = [_reading(data, tokenizer, one.sample, one) for one in traced]
     beside = [_reading(data, tokenizer, sample) for sample in ordinary]

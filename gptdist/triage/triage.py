@@ -11,6 +11,7 @@ from gptdist.data.attempts import Attempt, attempt_of_step, read_attempts
 from gptdist.data.sources import TrainingData
 from gptdist.data.trace import open_traced_data
 from gptdist.errors import GptDistError
+from gptdist.tokenizer.tokenizer import load_tokenizer
 from gptdist.triage.samples import (
     FoundBatch,
     Losses,
@@ -103,6 +104,7 @@ def triage(run: Path, step: int, options: Options, say: Say) -> Triage:
     reasons: tuple[str, ...] = ("--no-gradients",)
     try:
         data = open_traced_data(attempt.config, attempt.data_fingerprints)
+        tokenizer = load_tokenizer(attempt.config.data.tokenizer)  # before minutes of gradients
     except GptDistError as error:
         return Triage(run, timeline, _without_data(error, dump, samples), None, error.problems, way_back)
     ordinary, losses = ordinary_samples(attempt, timeline.first_odd_step, step), dumped_losses(dump)
@@ -113,7 +115,7 @@ def triage(run: Path, step: int, options: Options, say: Say) -> Triage:
         except GptDistError as error:
             reasons = error.problems
     try:
-        batch = find_samples(data, attempt, samples, ordinary, losses)
+        batch = find_samples(data, tokenizer, samples, ordinary, losses)
     except GptDistError as error:
         batch = _without_data(error, dump, samples)
     return Triage(run, timeline, batch, gradients, reasons, way_back)
