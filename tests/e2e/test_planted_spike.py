@@ -194,6 +194,40 @@ def test_a_trace_knows_both_readings_of_a_step(recovered: Path, killed: Path, do
         ]
 
 
+def test_a_triage_shows_the_plant_and_what_the_guards_did(recovered: Path, document_of, capsys) -> None:
+    words = ["triage", str(recovered), "--step", "63", "--attempt", "1", "--no-gradients", "--samples", "1"]
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    for sample in found["batch"]["samples"]:
+        (part,) = sample["documents"][:1]
+        assert (part["path"], part["record"]) == (PLANTED, document_of[sample["sample"]])
+        assert sample["reason"] == "odd_characters"
+        assert {"loss", "rarity"} <= sample["measures"].keys(), "the dump of the step has the loss"
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "guards: the run went back from step 63 to 56, and passed over samples 448 to 503" in out
+    assert "records are odd from step 61 on" in out
+    assert f"last good checkpoint: {recovered}/checkpoints/step_00000056" in out
+    assert "no need to go back: step 63 was skipped, the weights have not learnt from it" in out
+
+
+def test_a_dump_stands_in_for_data_that_is_gone(folder: Path, recovered: Path, document_of, capsys) -> None:
+    gone = (folder / "data" / "bad").rename(folder / "data" / "gone")
+    try:
+        words = ["triage", str(recovered), "--step", "63", "--attempt", "1", "--samples", "2"]
+        assert main(words) == EXIT_USER_ERROR
+    finally:
+        gone.rename(folder / "data" / "bad")
+    said = capsys.readouterr()
+    assert "does not exist" in said.err
+    (dumped,) = (recovered / "spikes").glob("step_00000063_*.jsonl")
+    worst = read_json_lines(dumped)[0]["sample"]
+    shown = [line for line in said.out.splitlines() if line.startswith(("sample ", "    from "))]
+    assert shown[0].startswith(f"sample {worst} ")
+    assert f"from {PLANTED}, record {document_of[worst]}" in shown[1]
+    assert "loss: of the weights of then, as written when the step was skipped" in said.out
+
+
 def test_an_audit_accounts_for_kills_skips_and_the_rewind(recovered: Path, killed: Path, capsys) -> None:
     for run in (recovered, killed):
         assert main(["audit", str(run)]) == 0, capsys.readouterr().out

@@ -80,7 +80,7 @@ def test_the_planted_documents_come_first_with_the_steps_own_gradient(folder: Pa
     run, page, before = folder / "run", tmp_path / "page.html", _content(folder)
     argv = [sys.executable, "-m", "gptdist.cli.main", "triage", str(run), "--step", str(SPIKE), "--json"]
     done = subprocess.run(
-        [*argv, "--html", str(page)], cwd=repository(), capture_output=True, text=True, check=False, timeout=300
+        [*argv, "--html", str(page)], cwd=repository(), capture_output=True, text=True, check=False, timeout=500
     )
     assert done.returncode == 0, done.stderr
     assert _content(folder) == before, "a run is only read"

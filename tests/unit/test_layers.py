@@ -138,6 +138,8 @@ def test_sizes_stay_readable() -> None:
         "gptdist.report.page",
         "gptdist.report.watch",
         "gptdist.telemetry.ledger",
+        "gptdist.triage.page",
+        "gptdist.triage.rewind",
         "launch.hostfile",
         "launch.k8s",
         "launch.hostfile_job",
