@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test lint format bench peers docs clean
+.PHONY: help install demo test lint format bench peers docs dist clean
 
 help: ## show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -46,5 +46,9 @@ peers: $(INSTALLED) ## install what `make bench` stands beside, in an environmen
 docs: $(INSTALLED) ## build the pages of docs/ into build/site, to be opened from there
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-clean: ## remove what was installed
-	rm -rf $(VENV)
+dist: $(INSTALLED) ## build wheel and source archive into dist/
+	rm -rf build dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+
+clean: ## remove what was installed and built
+	rm -rf $(VENV) build dist

@@ -1,4 +1,4 @@
-"""``gptdist config CONFIG [key=value …]``: check a run config and print it resolved."""
+"""``gptdist config CONFIG [key=value …]``: check a run config and print it resolved; list or copy the shipped ones."""
 
 import argparse
 import sys
@@ -7,10 +7,26 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments to ``parser``."""
-    parser.add_argument("config", type=Path, help="run config (YAML)")
+    parser.add_argument("config", type=Path, nargs="?", help="run config (YAML)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="config values to replace")
     parser.add_argument("--quiet", action="store_true", help="only check; print nothing when all is well")
-    parser.set_defaults(run=_show)
+    parser.add_argument("--list", action="store_true", help="the names of the shipped configs, instead")
+    parser.add_argument("--copy", type=Path, metavar="DIR", help="copy the shipped configs into DIR, instead")
+    parser.set_defaults(run=_config)
+
+
+def _config(arguments: argparse.Namespace) -> None:
+    from gptdist.config.shipped import copy_shipped, shipped_names
+    from gptdist.errors import ConfigError
+
+    if sum([arguments.config is not None, arguments.list, arguments.copy is not None]) != 1:
+        raise ConfigError(["CONFIG, --list or --copy DIR: exactly one of them is needed; 'gptdist config --help'"])
+    if arguments.list:
+        print("\n".join(shipped_names()))
+    elif arguments.copy is not None:
+        print(f"{len(copy_shipped(arguments.copy))} files written to {arguments.copy}")
+    else:
+        _show(arguments)
 
 
 def _show(arguments: argparse.Namespace) -> None:

@@ -47,9 +47,9 @@ def _demo(arguments: argparse.Namespace) -> None:
     begin = time.perf_counter()
     for folder in (RUN, EXPORT):
         shutil.rmtree(folder, ignore_errors=True)
-    launch = ["launch", "local", _config("runs/demo-cpu.yaml"), *arguments.overrides]
+    launch = ["launch", "local", "configs/runs/demo-cpu.yaml", *arguments.overrides]
     _title("1. Documents into token shards")
-    _gptdist("prep", "run", _config("data/demo.yaml"), *arguments.prep)
+    _gptdist("prep", "run", "configs/data/demo.yaml", *arguments.prep)
     _gptdist("prep", "report", str(DATA))
     _title("2. Train on two ranks, data parallel with ZeRO-1; kill -9 after a checkpoint")
     _train_until_killed(launch)
@@ -65,11 +65,6 @@ def _demo(arguments: argparse.Namespace) -> None:
     _title("5. Plain transformers loads the folder and continues a prompt")
     print(_run([sys.executable, "-W", "ignore", "-c", TRANSFORMERS_SCRIPT, str(EXPORT), PROMPT], capture=True))
     _summary(evaluation, time.perf_counter() - begin)
-
-
-def _config(name: str) -> str:
-    """Return the path of a shipped config, as one would type it here."""
-    return os.path.relpath(Path(__file__).resolve().parents[2] / "configs" / name)
 
 
 def _title(text: str) -> None:

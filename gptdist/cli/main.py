@@ -7,8 +7,10 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 from gptdist.errors import EXIT_USER_ERROR, GptDistError
+from gptdist.version import VERSION
 
 COMMANDS = {
     "demo": "the whole way on this machine: prepare, train, kill, resume, export",
@@ -55,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     name = argv[0] if argv and argv[0] in COMMANDS else None
     parser = _parser(name)
     arguments = _parse(parser, argv)
+    _say_shipped(name, arguments)
     try:
         return int(arguments.run(arguments) or 0)
     except GptDistError as error:
@@ -67,6 +70,17 @@ def main(argv: list[str] | None = None) -> int:
         # The reader (head, less) has gone: nothing is left to say, and Python must not try at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _say_shipped(name: str | None, arguments: argparse.Namespace) -> None:
+    """Say of a config that is not in the working folder which shipped file stands for it."""
+    path = getattr(arguments, "config", None) or getattr(arguments, "recipe", None)
+    if isinstance(path, Path) and not path.exists():
+        from gptdist.config.shipped import shipped_file
+
+        file = shipped_file(path)
+        if file is not None:
+            print(f"gptdist {name}: {path} is not in this folder, the shipped one is taken: {file}", file=sys.stderr)
 
 
 def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
@@ -99,6 +113,7 @@ def whole_parser() -> argparse.ArgumentParser:
 def _parser(*chosen: str | None) -> argparse.ArgumentParser:
     """Build the parser; only the chosen commands' modules are imported, so that ``--help`` stays fast."""
     parser = argparse.ArgumentParser(prog="gptdist", description="Pretrain GPT-style language models on many machines.")
+    parser.add_argument("--version", action="version", version=f"gptdist {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text[:1].upper() + text[1:] + ".")

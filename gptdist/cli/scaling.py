@@ -159,12 +159,13 @@ def _notes(answers: list["Answer"], known: "Known") -> list[str]:
 
 
 def _presets() -> dict[str, float]:
-    """Return parameters of the shipped models; none where they are not installed."""
+    """Return parameters of the shipped models."""
     from gptdist.config.model import ModelConfig
+    from gptdist.config.shipped import shipped_folder
     from gptdist.config.source import read_tree
     from gptdist.model.arithmetic import num_parameters
 
-    folder = Path(__file__).resolve().parents[2] / "configs" / "models"
+    folder = shipped_folder() / "models"
     models = {path.stem: ModelConfig.from_tree(read_tree(path)["model"]) for path in sorted(folder.glob("*.yaml"))}
     return {name: float(num_parameters(model)) for name, model in models.items() if model.moe is None}
 

@@ -10,19 +10,23 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from gptdist.config.shipped import missing_text, shipped_file
 from gptdist.errors import ConfigError
 
 BASE_KEY = "base"
-"""Key of a config file that lists the files it builds on, relative to that file; later files win."""
+"""Key of a config file that lists the files it builds on, relative to that file; later files win. A name that begins
+with ``configs/`` and is not there is a shipped one's."""
 
 
 def read_tree(path: Path) -> dict[str, Any]:
     """Return the data of a config file, merged over the files its ``base`` names.
 
+    A shipped config builds on shipped ones, whatever the working folder holds.
+
     Raises:
         ConfigError: the file is missing, is not YAML, is not a mapping, repeats a key, or includes itself.
     """
-    return _read(path, ())
+    return _read(_found(path), ())
 
 
 def apply_overrides(tree: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
@@ -64,7 +68,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     try:
         tree = _yaml().load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError([f"{path}: no such config file; check the path"]) from None
+        raise ConfigError([missing_text(path)]) from None
     except IsADirectoryError:
         raise ConfigError([f"{path}: is a folder; name a .yaml file in it"]) from None
     except UnicodeDecodeError as error:
@@ -80,8 +84,17 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     bases = tree.pop(BASE_KEY, [])
     merged: dict[str, Any] = {}
     for base in [bases] if isinstance(bases, str) else bases:
-        merged = _merged(merged, _read(path.parent / str(base), (*seen, path.resolve())))
+        merged = _merged(merged, _read(_found_base(path, str(base)), (*seen, path.resolve())))
     return _merged(merged, tree)
+
+
+def _found(path: Path) -> Path:
+    return path if path.exists() else shipped_file(path) or path
+
+
+def _found_base(path: Path, base: str) -> Path:
+    beside = _found(path.parent / base)
+    return beside if beside.exists() else shipped_file(Path(base)) or beside
 
 
 def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

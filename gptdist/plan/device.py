@@ -6,13 +6,14 @@ from typing import Literal
 
 from gptdist.config.load import CheckedT
 from gptdist.config.section import Section
+from gptdist.config.shipped import shipped_folder
 from gptdist.config.source import read_tree
 from gptdist.errors import ConfigError
 
-SHIPPED = Path(__file__).resolve().parents[2] / "configs" / "devices"
-"""Folder of the files that come with the project; networks are in a folder of it."""
+FOLDER = "devices"
+"""Of the shipped configs; networks are in a folder of it."""
 
-OWN = Path("configs/devices")
+OWN = Path("configs", FOLDER)
 """Likewise in the working folder: a user's own, looked at first."""
 
 Architecture = Literal["volta", "ampere", "hopper", "blackwell", "cdna3", "cpu"]
@@ -143,7 +144,7 @@ def _read(kind: type[CheckedT], path: Path) -> CheckedT:
 
 
 def _folders(part: str) -> list[Path]:
-    return [OWN / part, SHIPPED / part]
+    return [OWN / part, shipped_folder() / FOLDER / part]
 
 
 def _names(part: str) -> list[str]:

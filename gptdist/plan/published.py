@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gptdist.config.model import ModelConfig
+from gptdist.config.shipped import shipped_folder
 from gptdist.config.source import read_tree
 from gptdist.errors import ConfigError
 from gptdist.mesh.layout import Layout
-from gptdist.plan.device import SHIPPED, Device, Network, find_device, find_network
+from gptdist.plan.device import Device, Network, find_device, find_network
 from gptdist.plan.workload import Precision, Recomputation, Software, Workload
 
 COLUMNS = ("source", "table", "model", "seq", "gpu", "tp", "shard", "mbs", "gbs_seqs", "precision", "act_ckpt")
@@ -109,7 +110,10 @@ def read_published(path: Path) -> list[PublishedRun]:
     missing = [name for name in COLUMNS if rows and name not in rows[0]]
     if missing or not rows:
         raise ConfigError(
-            [f"{path}: no column {', '.join(missing or COLUMNS)}; benchmarks/published_runs.csv has them all"]
+            [
+                f"{path}: no column {', '.join(missing or COLUMNS)}; "
+                "benchmarks/published_runs.csv in the project's sources has them all"
+            ]
         )
     found, bad = [], []
     for number, row in enumerate(rows, 2):
@@ -193,7 +197,7 @@ def _model(row: dict[str, str]) -> ModelConfig:
     if not row.get("hidden"):
         is_largest = row["model"].endswith("405B")
         preset = "llama3-70b" if is_largest else row["model"].lower()
-        tree = dict(read_tree(SHIPPED.parent / "models" / f"{preset}.yaml")["model"])
+        tree = dict(read_tree(shipped_folder() / "models" / f"{preset}.yaml")["model"])
         tree |= LLAMA3_405B if is_largest else {}
         return ModelConfig(**(tree | {"seq_length": sequence}))
     hidden, vocab = int(row["hidden"]), int(row["vocab"])

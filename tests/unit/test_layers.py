@@ -12,7 +12,7 @@ import pytest
 from tests.support.ranks import repository
 
 LAYERS = [
-    {"errors"},
+    {"errors", "version"},
     {"durable", "local_server"},
     {"config"},
     {"device"},
