@@ -14,8 +14,6 @@ from gptdist.errors import ConfigError
 NAME = "configs"
 """First part of the name of every shipped config."""
 
-SHOWN = 3
-
 
 def shipped_folder() -> Path:
     """Return the folder that holds all of them."""
@@ -39,8 +37,8 @@ def shipped_file(path: Path) -> Path | None:
 
 def missing_text(path: Path) -> str:
     """Return what to say of a config that is neither in the working folder nor shipped."""
-    near = difflib.get_close_matches(os.path.relpath(path), shipped_names(), n=SHOWN, cutoff=0.8)
-    known = f"; the nearest that are shipped: {', '.join(near)}" if near else ""
+    near = difflib.get_close_matches(os.path.relpath(path), shipped_names(), n=1, cutoff=0.8)
+    known = f"; the nearest that is shipped: {near[0]}" if near else ""
     return (
         f"{path}: no such config file{known}; check the path, 'gptdist config --list' shows the shipped ones, "
         f"'gptdist config --copy {NAME}' copies them here to be edited"
@@ -65,8 +63,7 @@ def copy_shipped(target: Path) -> list[Path]:
     in_the_way |= contents.keys() - {*new, *same}
     if in_the_way:
         raise ConfigError(
-            f"{path}: is there, and is not as shipped; move it, or copy to another folder"
-            for path in sorted(in_the_way)
+            f"{path}: is there, and not as shipped; move it, or copy to another folder" for path in sorted(in_the_way)
         )
     for path in new:
         path.parent.mkdir(parents=True, exist_ok=True)
