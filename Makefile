@@ -47,7 +47,7 @@ docs: $(INSTALLED) ## build the pages of docs/ into build/site, to be opened fro
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 dist: $(INSTALLED) ## build wheel and source archive into dist/
-	rm -rf build dist
+	rm -rf dist
 	$(BIN)/python -m build --no-isolation --outdir dist .
 
 clean: ## remove what was installed and built

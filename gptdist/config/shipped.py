@@ -53,9 +53,7 @@ def copy_shipped(target: Path) -> list[Path]:
     """
     folder = shipped_folder()
     contents = {
-        target / path.relative_to(folder): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix in (".yaml", ".txt")
+        target / path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
     }
     new = [path for path in contents if not path.exists()]
     same = [path for path in contents if path.is_file() and path.read_bytes() == contents[path]]

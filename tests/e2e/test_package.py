@@ -21,7 +21,7 @@ from tests.support.ranks import repository
 PACKAGES = ("data_prep", "gptdist", "launch")
 FOLDERS = (*PACKAGES, "configs", "tests", "benchmarks", "docs", ".ci")
 FILES = (".gitignore", ".pre-commit-config.yaml", "LICENSE", "MANIFEST.in", "Makefile", "README.md", "constraints.txt")
-BUILT_BY = ("pyproject.toml", "setup.py")
+OTHERS = ("mkdocs.yml", "pyproject.toml", "setup.py")
 SOURCES = (
     "sources=[{name: python, kind: files, paths: ['{stdlib}'], include: ['**/*.py'], max_bytes: 300_000, "
     "max_file_bytes: 30_000, weight: 0.6}, {name: documents, kind: files, paths: ['{stdlib}'], "
@@ -56,7 +56,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path
     for name in FOLDERS:
         ignored = shutil.ignore_patterns("__pycache__", ".*_cache", "*.egg-info")
         shutil.copytree(repository() / name, copy / name, ignore=ignored)
-    for name in (*FILES, *BUILT_BY):
+    for name in (*FILES, *OTHERS):
         shutil.copy2(repository() / name, copy / name)
     before = _files(copy)
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(built), "."]
@@ -91,7 +91,7 @@ def _files(folder: Path) -> set[str]:
 
 
 def _environment(more: Mapping[str, str]) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if True}
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     return {**kept, "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", **more}
 
 

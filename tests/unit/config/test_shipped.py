@@ -103,7 +103,8 @@ def test_a_missing_config_is_told_with_what_is_near_and_how_to_get_it(empty: Pat
 def test_copies_are_as_shipped_and_read_like_them(empty: Path) -> None:
     before = load_config(RunConfig, DEMO)
     written = copy_shipped(empty / "configs")
-    assert {path.relative_to(empty) for path in written} >= {*map(Path, shipped_names()), Path("configs/hosts.txt")}
+    others = {Path("configs/hosts.txt"), Path("configs/schema/run.schema.json")}
+    assert {path.relative_to(empty) for path in written} >= {*map(Path, shipped_names()), *others}
     assert (empty / DEMO).read_bytes() == (repository() / DEMO).read_bytes()
     assert load_config(RunConfig, empty / DEMO) == before
     assert copy_shipped(empty / "configs") == []
@@ -128,7 +129,8 @@ def test_the_command_lists_and_copies(empty: Path, capsys: pytest.CaptureFixture
     assert main(["config", "--list"]) == 0
     assert capsys.readouterr().out.splitlines() == shipped_names()
     assert main(["config", "--copy", "mine"]) == 0
-    assert capsys.readouterr().out == f"{len(shipped_names()) + 1} files written to mine\n"
+    assert capsys.readouterr().out == f"{len(written := list(Path('mine').rglob('*.*')))} files written to mine\n"
+    assert len(written) > len(shipped_names()), "schemas and a hostfile, too"
     assert main(["config"]) == main(["config", str(DEMO), "--list"]) == 2
     assert capsys.readouterr().err.count("config: error: CONFIG, --list or --copy DIR: exactly one") == 2
 
