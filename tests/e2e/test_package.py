@@ -19,9 +19,20 @@ from tests.e2e.conftest import SMALL_RUN
 from tests.support.ranks import repository
 
 PACKAGES = ("data_prep", "gptdist", "launch")
-FOLDERS = (*PACKAGES, "configs", "tests", "benchmarks", "docs", ".ci")
-FILES = (".gitignore", ".pre-commit-config.yaml", "LICENSE", "MANIFEST.in", "Makefile", "README.md", "constraints.txt")
-OTHERS = ("mkdocs.yml", "pyproject.toml", "setup.py")
+FOLDERS = (*PACKAGES, "configs", "tests", "benchmarks", "docs", ".ci", ".github")
+FILES = (
+    "*.md",
+    "*.cff",
+    "*.toml",
+    "*.yml",
+    "*.in",
+    "*.py",
+    "*.txt",
+    ".gitignore",
+    ".pre-commit*",
+    "LICENSE",
+    "Makefile",
+)
 SOURCES = (
     "sources=[{name: python, kind: files, paths: ['{stdlib}'], include: ['**/*.py'], max_bytes: 300_000, "
     "max_file_bytes: 30_000, weight: 0.6}, {name: documents, kind: files, paths: ['{stdlib}'], "
@@ -56,8 +67,8 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path
     for name in FOLDERS:
         ignored = shutil.ignore_patterns("__pycache__", ".*_cache", "*.egg-info")
         shutil.copytree(repository() / name, copy / name, ignore=ignored)
-    for name in (*FILES, *OTHERS):
-        shutil.copy2(repository() / name, copy / name)
+    for path in (path for pattern in FILES for path in repository().glob(pattern)):
+        shutil.copy2(path, copy)
     before = _files(copy)
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(built), "."]
     done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False, timeout=300)

@@ -9,6 +9,7 @@ import yaml
 
 from benchmarks.code_shape import cycles, measure
 from gptdist.cli.main import COMMANDS
+from gptdist.version import VERSION
 from tests.support.ranks import repository
 
 FILES = ["CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"]
@@ -82,7 +83,7 @@ def test_pickles_are_read_as_weights_only() -> None:
 
 
 def test_versions_are_one() -> None:
-    version = tomllib.loads(read("pyproject.toml"))["project"]["version"]
+    version = VERSION
     assert f"## [{version}]" in read("CHANGELOG.md")
     citation = yaml.safe_load(read("CITATION.cff"))
     assert str(citation["version"]) == version
