@@ -21,6 +21,9 @@ sysexits.h."""
 EXIT_STALLED = 76
 """A run made no progress and was ended by the watchdog."""
 
+EXIT_INTERRUPTED = 130
+"""A command that saves nothing was ended by Ctrl-C. 128 + SIGINT, as shells have it."""
+
 
 class GptDistError(Exception):
     """Base of every error that a user can cause and mend."""

@@ -42,6 +42,36 @@ def report(found: Audit) -> list[str]:
     return [*lines, *([f"and {hidden} problems more"] if hidden > 0 else []), verdict(found)]
 
 
+def audit_tree(found: Audit) -> dict[str, Any]:
+    """Return the same as plain data; first and last of steps and samples, null where there are none."""
+    return {
+        "run": str(found.run),
+        "passed": not found.problems,
+        "verdict": verdict(found),
+        "consumed_samples": found.consumed_samples if found.line else None,
+        "attempts": [_attempt_tree(one) for one in found.attempts.values()],
+        "problems": found.problems,
+    }
+
+
+def _attempt_tree(one: AuditedAttempt) -> dict[str, Any]:
+    return {
+        "attempt": one.number,
+        "steps": _ends(range(one.attempt.first_step + 1, one.recorded_step + 1)),
+        "samples": _ends(range(one.attempt.consumed_samples, one.after(one.recorded_step))),
+        "from_step": one.attempt.first_step,
+        "from_attempt": one.parent,
+        "lost_steps": _ends(one.lost_steps),
+        "passed_over_samples": _ends(one.passed_over),
+        "skipped_steps": [skip["step"] for skip in one.skips],
+        "changed": one.changed,
+    }
+
+
+def _ends(numbers: range) -> list[int] | None:
+    return [numbers[0], numbers[-1]] if numbers else None
+
+
 def verdict(found: Audit) -> str:
     """Return what is proven, or that it is not."""
     if found.problems:

@@ -5,6 +5,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from gptdist.checkpoint.identity import changes
 from gptdist.checkpoint.manifest import Manifest, TensorEntry, WholeStateEntry
@@ -46,6 +47,24 @@ def summary_lines(folder: Path, manifest: Manifest) -> Iterator[str]:
         yield f"{'zeros':<13} {_zeros(manifest)}"
     if progress.initial_weights is not None:
         yield f"{'began from':<13} {progress.initial_weights.path}"
+
+
+def checkpoint_tree(folder: Path, manifest: Manifest) -> dict[str, Any]:
+    """Return what the manifest says as plain data."""
+    whole = manifest.tree()
+    return {
+        "folder": str(folder),
+        "run": manifest.config.get("name"),
+        "progress": {name: value for name, value in whole["progress"].items() if name != "proof"},
+        "layout": whole["layout"],
+        "num_bytes": sum(file.num_bytes for file in manifest.files),
+        "num_files": len(manifest.files),
+        "num_parameters": sum(math.prod(entry.shape) for entry in manifest.tensors),
+        "tokenizer_fingerprint": manifest.tokenizer_fingerprint,
+        "origin": whole["origin"],
+        "tensors": [{key: entry[key] for key in ("name", "shape", "states")} for entry in whole["tensors"]],
+        "whole_states": [{key: one[key] for key in ("tensor", "state", "shape")} for one in whole["whole_states"]],
+    }
 
 
 def tensor_lines(

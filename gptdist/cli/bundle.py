@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from gptdist.cli.answer import add_json, answer, print_json
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
@@ -24,6 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")
         action.add_argument("--key", type=Path, metavar="FILE", help="key file (default: in GPTDIST_CHECKPOINT_KEY)")
         action.set_defaults(run=run)
+    for action in actions.choices.values():
+        add_json(action)
 
 
 def _verify(arguments: argparse.Namespace) -> None:
@@ -32,27 +36,34 @@ def _verify(arguments: argparse.Namespace) -> None:
     from gptdist.errors import BundleError
 
     trusted = None if arguments.trusted_key is None else TrustedKey.read(arguments.trusted_key)
-    if problems := bundle_problems(arguments.folder, trusted):
+    problems = bundle_problems(arguments.folder, trusted)
+    tree = {"folder": arguments.folder, "is_whole": not problems, "problems": problems}
+    if problems:
+        if arguments.json:
+            print_json(tree)
         raise BundleError(problems)
-    print(f"whole  {arguments.folder}" + (f", signed by the private key of {trusted.path}" if trusted else ""))
+    by = f", signed by the private key of {trusted.path}" if trusted else ""
+    answer(arguments, tree, [f"whole  {arguments.folder}{by}"])
 
 
 def _sign(arguments: argparse.Namespace) -> None:
     from gptdist.compress.bundle.protect import sign_bundle
 
     sign_bundle(arguments.folder, arguments.key)
-    print(f"signed  {arguments.folder}")
+    answer(arguments, {"folder": arguments.folder}, [f"signed  {arguments.folder}"])
 
 
 def _encrypt(arguments: argparse.Namespace) -> None:
     from gptdist.compress.bundle.protect import encrypt_bundle, find_key
 
     count = encrypt_bundle(arguments.folder, arguments.output, find_key(arguments.key))
-    print(f"encrypted  {arguments.folder} → {arguments.output}: {count} files")
+    tree = {"folder": arguments.folder, "output": arguments.output, "num_files": count}
+    answer(arguments, tree, [f"encrypted  {arguments.folder} → {arguments.output}: {count} files"])
 
 
 def _decrypt(arguments: argparse.Namespace) -> None:
     from gptdist.compress.bundle.protect import decrypt_bundle, find_key
 
     count = decrypt_bundle(arguments.folder, arguments.output, find_key(arguments.key))
-    print(f"decrypted  {arguments.folder} → {arguments.output}: {count} files")
+    tree = {"folder": arguments.folder, "output": arguments.output, "num_files": count}
+    answer(arguments, tree, [f"decrypted  {arguments.folder} → {arguments.output}: {count} files"])

@@ -3,8 +3,10 @@
 import argparse
 from pathlib import Path
 
+from gptdist.cli.answer import add_json, answer, print_json
 from gptdist.cli.checkpoint_keep import add_actions
 from gptdist.cli.checkpoint_rewind import add_action as add_rewind
+from gptdist.cli.terminal import painted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     averaging.set_defaults(run=_average)
     add_actions(actions)
     add_rewind(actions)
+    for action in actions.choices.values():
+        add_json(action)
 
 
 def _folders(path: Path) -> list[Path]:
@@ -49,16 +53,20 @@ def _folders(path: Path) -> list[Path]:
 def _list(arguments: argparse.Namespace) -> None:
     from gptdist.checkpoint.manifest import read_manifest
 
-    print(f"{'step':>10} {'samples':>12} {'tokens':>15} {'loss (nats)':>11} {'bytes':>15}  folder")
+    lines = [f"{'step':>10} {'samples':>12} {'tokens':>15} {'loss (nats)':>11} {'bytes':>15}  folder"]
+    found = []
     for folder in _folders(arguments.path):
         manifest = read_manifest(folder)
         progress = manifest.progress
         size = sum(entry.num_bytes for entry in manifest.files)
         loss = "-" if progress.loss is None else f"{progress.loss:.4f}"
-        print(
+        lines.append(
             f"{progress.step:>10} {progress.consumed_samples:>12,} {progress.consumed_tokens:>15,} {loss:>11} "
             f"{size:>15,}  {folder}"
         )
+        facts = {name: getattr(progress, name) for name in ("step", "consumed_samples", "consumed_tokens", "loss")}
+        found.append({**facts, "num_bytes": size, "folder": folder})
+    answer(arguments, {"checkpoints": found}, lines)
 
 
 def _verify(arguments: argparse.Namespace) -> int:
@@ -67,11 +75,16 @@ def _verify(arguments: argparse.Namespace) -> int:
     from gptdist.errors import CheckpointError
 
     trusted = None if arguments.trusted_key is None else TrustedKey.read(arguments.trusted_key)
+    found = []
     damage: list[str] = []
     for folder in _folders(arguments.path):
         problems = verify(folder, trusted)
-        print(f"{'DAMAGED' if problems else 'whole'}  {folder}")
+        found.append({"folder": folder, "is_whole": not problems, "problems": problems})
+        if not arguments.json:
+            print(painted(f"{'DAMAGED' if problems else 'whole'}  {folder}"), flush=True)
         damage += problems
+    if arguments.json:
+        print_json({"checkpoints": found})
     if damage:
         raise CheckpointError("; ".join(damage))
     return 0
@@ -83,25 +96,24 @@ def _sign(arguments: argparse.Namespace) -> None:
 
     folder = resolve_checkpoint(arguments.path)
     sign_checkpoint(folder, arguments.key)
-    print(f"signed  {folder}")
+    answer(arguments, {"folder": folder}, [f"signed  {folder}"])
 
 
 def _show(arguments: argparse.Namespace) -> None:
     from gptdist.checkpoint.find import named_checkpoint
-    from gptdist.checkpoint.show import difference_lines, summary_lines, tensor_lines
+    from gptdist.checkpoint.show import checkpoint_tree, difference_lines, summary_lines, tensor_lines
 
     folder, manifest = named_checkpoint(arguments.path)
-    for line in summary_lines(folder, manifest):
-        print(line)
-    print()
+    tree = checkpoint_tree(folder, manifest)
+    lines = [*summary_lines(folder, manifest), ""]
     if arguments.against is not None:
         other, before = named_checkpoint(arguments.against)
-        print(f"{other}, step {before.step:,} → step {manifest.step:,}")
-        for line in difference_lines(manifest, before):
-            print(f"  {line}")
-        print()
-    for line in tensor_lines(manifest.tensors, manifest.whole_states, every=arguments.all):
-        print(line)
+        differences = list(difference_lines(manifest, before))
+        tree["against"] = {"folder": other, "step": before.step, "differences": differences}
+        lines.append(f"{other}, step {before.step:,} → step {manifest.step:,}")
+        lines += [*(f"  {line}" for line in differences), ""]
+    lines += tensor_lines(manifest.tensors, manifest.whole_states, every=arguments.all)
+    answer(arguments, tree, lines)
 
 
 def _average(arguments: argparse.Namespace) -> None:
@@ -116,7 +128,14 @@ def _average(arguments: argparse.Namespace) -> None:
         paths if last is None else newest_folders(paths[0], last), arguments.output, shares=arguments.weights
     )
     assert manifest.origin is not None, "an average says what it was made of"
-    for source in manifest.origin.sources:
-        print(f"{source.share:.6f} x {source.path}, step {source.step:,}")
+    sources = manifest.origin.sources
     size = sum(entry.num_bytes for entry in manifest.files)
-    print(f"written  {arguments.output}: {len(manifest.tensors)} tensors, {size:,} bytes, weights alone")
+    tree = {
+        "sources": [{"share": one.share, "path": one.path, "step": one.step} for one in sources],
+        "output": arguments.output,
+        "num_tensors": len(manifest.tensors),
+        "num_bytes": size,
+    }
+    lines = [f"{one.share:.6f} x {one.path}, step {one.step:,}" for one in sources]
+    written = f"written  {arguments.output}: {len(manifest.tensors)} tensors, {size:,} bytes, weights alone"
+    answer(arguments, tree, [*lines, written])

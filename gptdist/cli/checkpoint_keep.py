@@ -4,6 +4,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gptdist.cli.answer import answer, print_json
+from gptdist.cli.terminal import painted
+
 if TYPE_CHECKING:
     from gptdist.config.run import RunConfig
 
@@ -36,10 +39,10 @@ def _prune(arguments: argparse.Namespace) -> None:
     retention = Retention(config.checkpoints_folder, config.checkpoints.keep, trusted)
     if arguments.dry_run:
         decided = retention.sort()
-        for folder, stay in decided.stays:
-            print(f"stays  {folder}  {stay}")
-        for folder in decided.goes:
-            print(f"goes   {folder}")
+        stays = [{"folder": folder, "reason": str(stay)} for folder, stay in decided.stays]
+        lines = [f"stays  {folder}  {stay}" for folder, stay in decided.stays]
+        lines += [f"goes   {folder}" for folder in decided.goes]
+        answer(arguments, {"stays": stays, "goes": list(decided.goes)}, lines)
         return
     from gptdist.train.lock import lock_folder
 
@@ -48,10 +51,8 @@ def _prune(arguments: argparse.Namespace) -> None:
             pruned = retention.apply()
         except OSError as error:
             raise CheckpointError(f"{config.checkpoints_folder}: cannot be pruned ({error}); mend it") from None
-    for folder in pruned.deleted:
-        print(f"deleted  {folder}")
-    for folder in pruned.in_use:
-        print(f"in use   {folder}")
+    lines = [f"deleted  {folder}" for folder in pruned.deleted] + [f"in use   {folder}" for folder in pruned.in_use]
+    answer(arguments, {"deleted": list(pruned.deleted), "in_use": list(pruned.in_use)}, lines)
 
 
 def _push(arguments: argparse.Namespace) -> None:
@@ -67,18 +68,25 @@ def _push(arguments: argparse.Namespace) -> None:
     if remote is None:
         raise ConfigError([f"{arguments.config}: checkpoints.remote: missing; set its url"])
     store = RemoteStore(remote.url, config.name)
-    damaged = []
+    damaged: list[str] = []
+    found: list[dict[str, Any]] = []
     for folder in reversed(step_folders(config.checkpoints_folder)):  # latest is to name the newest
         problems = verify(folder)
         damaged += problems[:1]
         if problems or is_there(store, folder):
-            print(f"{'DAMAGED' if problems else 'there  '}  {folder}")
+            found.append({"folder": folder, "state": "damaged" if problems else "there"})
+            if not arguments.json:
+                print(painted(f"{'DAMAGED' if problems else 'there  '}  {folder}"), flush=True)
             continue
         try:
             num_bytes = send(store, folder, set())
         except OSError as error:
             raise CheckpointError(f"{folder}: cannot be read ({error}); a rule may have deleted it, try anew") from None
-        print(f"copied   {folder}  {num_bytes:,} bytes")
+        found.append({"folder": folder, "state": "copied", "num_bytes": num_bytes})
+        if not arguments.json:
+            print(f"copied   {folder}  {num_bytes:,} bytes", flush=True)
     send_ledger(store, config.folder / LEDGER_NAME)
+    if arguments.json:
+        print_json({"checkpoints": found})
     if damaged:
         raise CheckpointError("; ".join(damaged))

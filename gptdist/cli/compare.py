@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gptdist.cli.answer import add_json, print_json
 from gptdist.cli.judge_options import add_judge_arguments
 from gptdist.cli.quiet import hidden_libraries
 from gptdist.compress.judge.metrics import FIDELITY, Gate, parse_gates
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="tokenizer of checkpoints (default: their runs')")
     add_judge_arguments(parser, DEFAULT_SUITES)
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the page")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    add_json(parser)
     parser.add_argument(
         "--max-regress", action="append", default=[], metavar="METRIC=N",
         help="exit with 1 where a model is worse than the first by more, such as bits_per_byte=0.02; repeatable",
@@ -35,8 +36,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @hidden_libraries()
 def _run(arguments: argparse.Namespace) -> int:
-    import json
-
     gates = _checked(arguments)
     from gptdist.compress.judge.page import write_page
     from gptdist.compress.judge.table import comparison_lines
@@ -45,7 +44,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.html is not None:
         write_page(arguments.html, judgements, same_tokens=same_tokens, command=" ".join(sys.argv[1:]))
     if arguments.json:
-        print(json.dumps({"same_tokenizer": same_tokens, "models": [one.tree() for one in judgements]}))
+        print_json({"same_tokenizer": same_tokens, "models": [one.tree() for one in judgements]})
     else:
         print("\n".join(comparison_lines(judgements, same_tokens=same_tokens)))
     failures = [

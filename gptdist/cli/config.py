@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from gptdist.cli.answer import add_json, print_json
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments to ``parser``."""
@@ -12,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="only check; print nothing when all is well")
     parser.add_argument("--list", action="store_true", help="the names of the shipped configs, instead")
     parser.add_argument("--copy", type=Path, metavar="DIR", help="copy the shipped configs into DIR, instead")
+    add_json(parser)
     parser.set_defaults(run=_config)
 
 
@@ -39,6 +42,18 @@ def _show(arguments: argparse.Namespace) -> None:
     config = load_config(RunConfig, arguments.config, arguments.overrides)
     if arguments.quiet:
         return
+    flops = sum(flops_per_token(config.model, length) * part for length, part in config.tokens_by_seq_length())
+    if arguments.json:
+        print_json(
+            {
+                "config": config.tree(),
+                "num_parameters": num_parameters(config.model),
+                "num_active_parameters": num_active_parameters(config.model),
+                "train_tokens": config.train_tokens,
+                "train_flops": flops,
+            }
+        )
+        return
     yaml = YAML(pure=True)
     yaml.dump(config.tree(), sys.stdout)
     tokens = config.train_tokens
@@ -46,5 +61,4 @@ def _show(arguments: argparse.Namespace) -> None:
     if config.model.moe is not None:
         print(f"# of which a token meets: {num_active_parameters(config.model):,}")
     print(f"# training tokens (samples of train_steps x seq_length): {tokens:,}")
-    flops = sum(flops_per_token(config.model, length) * part for length, part in config.tokens_by_seq_length())
     print(f"# training FLOPs (a token: 6 x values of matrices it meets + causal attention; x tokens): {flops:.3e}")

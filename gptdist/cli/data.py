@@ -1,13 +1,14 @@
 """``gptdist data``: check token shards, show what is in them, and say what a run reads of them."""
 
 import argparse
-import sys
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from gptdist.cli.answer import add_json, print_json
 from gptdist.cli.data_adopt import add_arguments as add_adopt_arguments
-from gptdist.errors import EXIT_USER_ERROR
+from gptdist.cli.terminal import print_error
+from gptdist.errors import EXIT_DONE, EXIT_USER_ERROR
 
 if TYPE_CHECKING:
     from gptdist.data.plan import DataPlan
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         description="Read every file, compare hashes, indexes and token ids; name every damaged file. Exit 2 for one.",
     )
     verify.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="such as data/demo/python")
+    add_json(verify)
     verify.set_defaults(run=run_verify)
     show = commands.add_parser(
         "show",
@@ -38,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--document", type=int, metavar="N", help="number of a document in the split, from 0")
     what.add_argument("--tokens", type=_token_range, metavar="START:COUNT", help="tokens of the split's stream")
     show.add_argument("--tokenizer", type=Path, help="tokenizer folder; default: 'tokenizer' beside FOLDER")
+    add_json(show)
     show.set_defaults(run=run_show)
     add_adopt_arguments(commands.add_parser("adopt", help="take over token files of Megatron-LM or GPT-NeoX"))
     _add_plan(commands.add_parser("plan", help="how often a run will read each source"))
@@ -57,7 +60,7 @@ def _add_plan(plan: argparse.ArgumentParser) -> None:
         metavar="N",
         help="length of the run, such as 300B or 20_000_000, rounded up to whole steps; default: the config's",
     )
-    plan.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    add_json(plan)
     plan.set_defaults(run=run_plan)
 
 
@@ -69,7 +72,7 @@ def _add_trace(trace: argparse.ArgumentParser) -> None:
     what.add_argument("--sample", type=int, metavar="I", help="one sample instead, by its number in the run, from 0")
     trace.add_argument("--rank", type=int, metavar="R", help="only what this rank read of the step")
     trace.add_argument("--attempt", type=int, metavar="A", help="default: the newest that did the step")
-    trace.add_argument("--json", action="store_true", help="print JSON instead of lines")
+    add_json(trace)
     trace.set_defaults(run=run_trace)
 
 
@@ -79,25 +82,31 @@ def run_verify(arguments: argparse.Namespace) -> int:
     from gptdist.data.verify import verify_dataset
     from gptdist.errors import DataError
 
-    damaged = 0
+    found: list[dict[str, Any]] = []
     for folder in arguments.folders:
         try:
             problems = verify_dataset(folder)
         except DataError as error:
             problems = [str(error)]  # the other folders are looked at as well
         for problem in problems:
-            print(f"gptdist data: error: {problem}", file=sys.stderr)
-        damaged += len(problems)
+            print_error("data", problem)
+        found.append({"folder": folder, "is_whole": not problems, "problems": problems})
         if not problems:
             splits = DatasetManifest.read(folder).splits
             shards = sum(len(split.shards) for split in splits.values())
             tokens = sum(split.tokens for split in splits.values())
-            print(f"{folder}: whole, {shards} shards, {tokens:,} tokens")
-    return EXIT_USER_ERROR if damaged else 0
+            found[-1] |= {"num_shards": shards, "tokens": tokens}
+            if not arguments.json:
+                print(f"{folder}: whole, {shards} shards, {tokens:,} tokens", flush=True)
+    if arguments.json:
+        print_json({"folders": found})
+    return EXIT_DONE if all(one["is_whole"] for one in found) else EXIT_USER_ERROR
 
 
 def run_show(arguments: argparse.Namespace) -> None:
     """Print documents' origins and the text."""
+    from dataclasses import asdict
+
     from gptdist.data.dataset import TokenDataset
     from gptdist.data.provenance import read_provenance
     from gptdist.errors import DataError
@@ -117,19 +126,24 @@ def run_show(arguments: argparse.Namespace) -> None:
     else:
         start, count = arguments.tokens
     spans = dataset.documents_in(start, count)
-    for span, origin in zip(spans, read_provenance(arguments.folder, spans), strict=True):
+    origins = read_provenance(arguments.folder, spans)
+    text = tokenizer.decode(dataset.read(start, count).tolist())
+    if arguments.json:
+        pairs = zip(spans, origins, strict=True)
+        print_json({"text": text, "documents": [asdict(span) | {"origin": asdict(one)} for span, one in pairs]})
+        return
+    for span, origin in zip(spans, origins, strict=True):
         place = f", record {origin.record}" if origin.record else ""
         url = f", {origin.url}" if origin.url else ""
         print(
             f"# {span.shard} document {span.document}: {origin.path}{place}{url}; {origin.text_bytes:,} bytes, "
             f"tokens {span.first_token}:{origin.tokens}"
         )
-    print(tokenizer.decode(dataset.read(start, count).tolist()))
+    print(text)
 
 
 def run_plan(arguments: argparse.Namespace) -> int:
     """Print what a run takes of each source, and every source that it would read too often."""
-    import json
     from dataclasses import asdict
 
     from gptdist.config.load import load_config
@@ -149,12 +163,12 @@ def run_plan(arguments: argparse.Namespace) -> int:
     plan = plan_data(config, sample_order(config, training_tokens(config)), steps=steps)
     if arguments.json:
         sources = [asdict(one) | {"epochs": one.epochs, "verdict": one.verdict} for one in plan.sources]
-        print(json.dumps(asdict(plan) | {"sources": sources}))
+        print_json(asdict(plan) | {"sources": sources})
     else:
         _print_plan(plan)
     problems = plan.problems()
     for problem in problems:
-        print(f"gptdist data: error: {problem}", file=sys.stderr)
+        print_error("data", problem)
     return EXIT_USER_ERROR if problems else 0
 
 
@@ -175,7 +189,6 @@ def _print_plan(plan: "DataPlan") -> None:
 
 def run_trace(arguments: argparse.Namespace) -> None:
     """Print the documents that a step's batch, a rank's part of it, or one sample is made of."""
-    import json
     from dataclasses import asdict
 
     from gptdist.data.attempts import attempt_of_sample, attempt_of_step, read_attempts
@@ -196,7 +209,7 @@ def run_trace(arguments: argparse.Namespace) -> None:
     facts = {"run": str(run), "step": step, "rank": rank, "attempt": attempt.number}
     facts["is_recorded"] = step <= attempt.recorded_step
     if arguments.json:
-        print(json.dumps({**facts, "samples": [asdict(one) for one in traced]}))
+        print_json({**facts, "samples": [asdict(one) for one in traced]})
         return
     unproven = "" if facts["is_recorded"] else f", behind its last record (step {attempt.recorded_step})"
     reader = "all ranks" if rank is None else f"rank {rank}"

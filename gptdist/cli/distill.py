@@ -1,7 +1,10 @@
 """``gptdist distill run`` and ``gptdist distill cache``: train a student on a teacher's answers, here or kept."""
 
 import argparse
+import sys
 from pathlib import Path
+
+from gptdist.cli.answer import add_json, answer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kept.add_argument("--top-k", type=int, metavar="K", help="keep the K likeliest and one rest, which is biased")
     cache.add_argument("--samples", type=int, metavar="N", help="samples of the run (default: all of train_steps)")
     cache.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    add_json(cache)
     cache.set_defaults(run=_cache)
 
 
@@ -111,10 +115,29 @@ def _cache(arguments: argparse.Namespace) -> int:
     if arguments.top_k is not None:
         options = replace(options, method="top_k", kept=arguments.top_k)
     run = CacheRun(config, tokenizer, data, check_teacher(config, tokenizer))
-    manifest = write_cache(run, arguments.output, options, lambda done, of: print(f"{done:,} of {of:,} samples"))
+    stream = sys.stderr if arguments.json else sys.stdout
+
+    def progress(done: int, of: int) -> None:
+        print(f"{done:,} of {of:,} samples", file=stream)
+
+    manifest = write_cache(run, arguments.output, options, progress)
     size = sum((arguments.output / file.name).stat().st_size for file in manifest.files)
     tokens = manifest.num_samples * config.model.seq_length
-    print(f"teacher  {run.teacher.folder} (step {run.teacher.manifest.step})")
-    print(f"kept     {options.method} {options.kept} at temperature {section.temperature:g}")
-    print(f"written  {arguments.output}: {manifest.num_samples:,} samples, {size:,} bytes, {size / tokens:.1f} a token")
+    tree = {
+        "teacher": run.teacher.folder,
+        "teacher_step": run.teacher.manifest.step,
+        "method": options.method,
+        "kept_per_token": options.kept,
+        "temperature": section.temperature,
+        "output": arguments.output,
+        "num_samples": manifest.num_samples,
+        "num_bytes": size,
+        "bytes_per_token": size / tokens,
+    }
+    lines = [
+        f"teacher  {run.teacher.folder} (step {run.teacher.manifest.step})",
+        f"kept     {options.method} {options.kept} at temperature {section.temperature:g}",
+        f"written  {arguments.output}: {manifest.num_samples:,} samples, {size:,} bytes, {size / tokens:.1f} a token",
+    ]
+    answer(arguments, tree, lines)
     return 0

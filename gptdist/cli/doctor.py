@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from gptdist.cli.answer import add_json, answer
+
 DEFAULT_PORT = 29500
 """torchrun's own."""
 
@@ -16,12 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     hosts.add_argument("--slurm", action="store_true", help="the nodes of the Slurm job that this is part of")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="where the ranks meet, on the first host")
     parser.add_argument("--links", action="store_true", help="also measure all-reduces between pairs of hosts")
-    parser.add_argument("--json", action="store_true", help="print one line of JSON")
+    add_json(parser)
     parser.set_defaults(run=_doctor)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    import json
     import socket
 
     from gptdist.config.load import read_config
@@ -58,6 +59,5 @@ def _doctor(arguments: argparse.Namespace) -> int:
     verdict = check_nodes(
         names, reach, port=arguments.port, config=config, config_path=arguments.config, links=arguments.links
     )
-    for line in [json.dumps(verdict.tree())] if arguments.json else verdict.lines():
-        print(line)
+    answer(arguments, verdict.tree(), verdict.lines())
     return EXIT_DONE if verdict.passed else EXIT_FAILED

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from gptdist.cli.answer import add_json, answer, print_json
 from gptdist.cli.judge_options import add_judge_arguments
 from gptdist.cli.quiet import hidden_libraries
 
@@ -17,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--eval-samples", type=int, help="windows a source (0: all); default as in the run's config")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    add_json(parser)
     parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="tokenizer (default: the run's)")
     add_judge_arguments(parser, "loss")
     tasks = parser.add_argument_group("tasks of lm-evaluation-harness (pip install 'gptdist[eval]')")
@@ -48,8 +49,6 @@ def _is_of_a_run(arguments: argparse.Namespace) -> bool:
 
 @hidden_libraries()
 def _judge(arguments: argparse.Namespace) -> None:
-    import json
-
     from gptdist.cli.judge_options import held_out_options, judge_options
     from gptdist.compress.judge.held_out import held_out_of
     from gptdist.compress.judge.judge import judge, material_of, needs_held_out
@@ -62,12 +61,11 @@ def _judge(arguments: argparse.Namespace) -> None:
     is_needed = needs_held_out(options.suites, has_reference=reference is not None)
     material = material_of(subject, held_out_of(subject, held_out) if is_needed else [], options)
     found = judge(subject, material, options, reference)
-    print(json.dumps(found.tree()) if arguments.json else "\n".join(judgement_lines(found)))
+    answer(arguments, found.tree(), judgement_lines(found))
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     import dataclasses
-    import json
     import warnings
 
     from gptdist.checkpoint.find import resolve_checkpoint
@@ -115,7 +113,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         ),
     )
     if arguments.json:
-        print(json.dumps({"checkpoint": str(folder), "step": reader.manifest.step, **dataclasses.asdict(found)}))
+        print_json({"checkpoint": str(folder), "step": reader.manifest.step, **dataclasses.asdict(found)})
         return
     print(f"{folder}, step {reader.manifest.step}")
     head = f"{'source or set':<20} {'loss (nats/token)':>18} {'bits/byte':>10} {'perplexity':>12}"

@@ -2,10 +2,10 @@
 
 import argparse
 import dataclasses
-import json
 from importlib.util import find_spec
 from typing import Any
 
+from gptdist.cli.answer import print_json
 from gptdist.errors import ConfigError
 
 
@@ -30,7 +30,7 @@ def evaluate_tasks(arguments: argparse.Namespace) -> None:
         model, names, include=arguments.include, limit=arguments.limit, num_fewshot=arguments.num_fewshot
     )
     if arguments.json:
-        print(json.dumps({**told, "scores": [dataclasses.asdict(score) for score in scores]}))
+        print_json({**told, "scores": [dataclasses.asdict(score) for score in scores]})
         return
     print(", step ".join(str(value) for value in told.values()))
     print(f"{'task':<24} {'metric':<24} {'value':>12} {'stderr':>10} {'documents':>10}")

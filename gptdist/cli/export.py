@@ -2,10 +2,15 @@
 
 import argparse
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gptdist.cli.answer import add_json, answer
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from gptdist.compress.bundle.parts import BundleOptions, BundleParts
 
 
@@ -54,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-check", action="store_true", help="do not load what was written; nothing is compared or measured"
     )
     _add_parts(parser)
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
@@ -127,13 +133,15 @@ def _export_otherwise(arguments: argparse.Namespace) -> None:
             result = export_onnx(reader, arguments.output, tokenizer, overwrite=arguments.overwrite)
         step = reader.manifest.step
     parity = result.parity
-    print(f"checkpoint  {arguments.checkpoint}, step {step:,}")
-    print(
+    lines = [
+        f"checkpoint  {arguments.checkpoint}, step {step:,}",
         f"parity      largest logit difference {parity.max_abs_difference:.2e} "
         f"(allowed {parity.allowed_difference:.2e}) at {parity.positions:,} positions, weights rounded to "
-        f"{arguments.dtype} on both sides"
-    )
-    print(f"written     {result.folder}: {result.num_bytes / 1e6:,.1f} MB")
+        f"{arguments.dtype} on both sides",
+        f"written     {result.folder}: {result.num_bytes / 1e6:,.1f} MB",
+    ]
+    facts = {"step": step, "parity": asdict(parity), "output": result.folder, "num_bytes": result.num_bytes}
+    answer(arguments, {"checkpoint": arguments.checkpoint, "dtype": arguments.dtype, **facts}, lines)
 
 
 def _export(arguments: argparse.Namespace) -> None:
@@ -151,18 +159,35 @@ def _export(arguments: argparse.Namespace) -> None:
         bundle=bundle,
     )
     parity = result.parity
-    print(f"checkpoint  {arguments.checkpoint}, step {result.step:,}")
-    print(f"model       {result.huggingface_class}, {result.parameters:,} parameters, {arguments.dtype}")
+    lines = [
+        f"checkpoint  {arguments.checkpoint}, step {result.step:,}",
+        f"model       {result.huggingface_class}, {result.parameters:,} parameters, {arguments.dtype}",
+    ]
     if parity is None:
-        print("parity      not compared")
+        lines.append("parity      not compared")
     else:
-        print(
+        lines.append(
             f"parity      largest logit difference {parity.max_abs_difference:.2e} "
             f"(allowed {parity.allowed_difference:.2e}), same likeliest token at {parity.argmax_agreement:.1%} "
             f"of {parity.positions:,} positions"
         )
-    _print_parts(result.parts)
-    print(f"written     {result.folder}: {len(result.files)} files, {result.num_bytes / 1e6:,.1f} MB")
+    lines += _part_lines(result.parts)
+    lines.append(f"written     {result.folder}: {len(result.files)} files, {result.num_bytes / 1e6:,.1f} MB")
+    tree = {
+        "checkpoint": arguments.checkpoint,
+        "dtype": arguments.dtype,
+        "step": result.step,
+        "huggingface_class": result.huggingface_class,
+        "num_parameters": result.parameters,
+        "parity": None if parity is None else asdict(parity),
+        "baseline": result.parts.baseline,
+        "found_in_texts": None if result.parts.findings is None else dict(result.parts.findings.counts),
+        "left_out": result.parts.left_out,
+        "output": result.folder,
+        "num_files": len(result.files),
+        "num_bytes": result.num_bytes,
+    }
+    answer(arguments, tree, lines)
 
 
 def _bundle_options(arguments: argparse.Namespace) -> "BundleOptions":
@@ -191,17 +216,17 @@ def _bundle_options(arguments: argparse.Namespace) -> "BundleOptions":
     )
 
 
-def _print_parts(parts: "BundleParts") -> None:
+def _part_lines(parts: "BundleParts") -> "Iterator[str]":
     if parts.baseline is not None:
-        print(
+        yield (
             f"baseline    {parts.baseline['bits_per_byte']:.4f} bits/byte, {parts.baseline['loss']:.4f} nats/token on "
             f"held-out windows"
         )
     if parts.findings is not None:
         found = ", ".join(f"{kind} {count}" for kind, count in sorted(parts.findings.counts.items()) if count)
-        print(
+        yield (
             f"texts       {parts.findings.generations} of its own, {parts.findings.tokens:,} tokens; "
             f"found in them: {found or 'nothing that was looked for'}"
         )
     for name, reason in parts.left_out.items():
-        print(f"left out    {name.replace('_', '-')}: {reason}")
+        yield (f"left out    {name.replace('_', '-')}: {reason}")

@@ -2,7 +2,10 @@
 
 import argparse
 import warnings
+from dataclasses import asdict
 from pathlib import Path
+
+from gptdist.cli.answer import add_json, answer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-check", action="store_true", help="do not compare logits with transformers', for which the model must fit"
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="config values to replace")
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
@@ -42,12 +46,21 @@ def run(arguments: argparse.Namespace) -> int:
     manifest = result.manifest
     assert manifest.origin is not None, "an import says where it is from"
     size = sum(entry.num_bytes for entry in manifest.files)
-    print(f"source     {arguments.source} ({manifest.origin.kind})")
-    print(f"tokenizer  {result.tokenizer}")
+    lines = [f"source     {arguments.source} ({manifest.origin.kind})", f"tokenizer  {result.tokenizer}"]
     if result.parity is not None:
-        print(
+        lines.append(
             f"parity     largest logit difference to transformers {result.parity.max_abs_difference:.2e} "
             f"(allowed {result.parity.allowed_difference:.2e}) at {result.parity.positions:,} positions"
         )
-    print(f"written    {arguments.output}: {len(manifest.tensors)} tensors, {size:,} bytes, weights alone")
+    lines.append(f"written    {arguments.output}: {len(manifest.tensors)} tensors, {size:,} bytes, weights alone")
+    tree = {
+        "source": arguments.source,
+        "kind": manifest.origin.kind,
+        "tokenizer": result.tokenizer,
+        "parity": None if result.parity is None else asdict(result.parity),
+        "output": arguments.output,
+        "num_tensors": len(manifest.tensors),
+        "num_bytes": size,
+    }
+    answer(arguments, tree, lines)
     return 0

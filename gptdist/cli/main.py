@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from gptdist.errors import EXIT_USER_ERROR, GptDistError
+from gptdist.cli.terminal import print_error
+from gptdist.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_USER_ERROR, GptDistError
 from gptdist.version import VERSION
 
 COMMANDS = {
@@ -48,8 +49,6 @@ COMMANDS = {
 MODULES = {"import": "import_weights", "resume-check": "resume_check"}
 """Modules that cannot be called as their command, whose name is no name in the language."""
 
-EXIT_INTERRUPTED = 130
-
 
 def main(argv: list[str] | None = None) -> int:
     """Run ``gptdist`` and return its exit status: 0 done, 1 failed, 2 the input has to be mended."""
@@ -62,14 +61,14 @@ def main(argv: list[str] | None = None) -> int:
         return int(arguments.run(arguments) or 0)
     except GptDistError as error:
         for line in error.problems:
-            print(f"gptdist {name}: error: {line}", file=sys.stderr)
+            print_error(name, line)
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader (head, less) has gone: nothing is left to say, and Python must not try at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return EXIT_DONE
 
 
 def _say_shipped(name: str | None, arguments: argparse.Namespace) -> None:
@@ -112,7 +111,11 @@ def whole_parser() -> argparse.ArgumentParser:
 
 def _parser(*chosen: str | None) -> argparse.ArgumentParser:
     """Build the parser; only the chosen commands' modules are imported, so that ``--help`` stays fast."""
-    parser = argparse.ArgumentParser(prog="gptdist", description="Pretrain GPT-style language models on many machines.")
+    parser = argparse.ArgumentParser(
+        prog="gptdist",
+        description="Pretrain GPT-style language models on many machines.",
+        epilog="Exit status: 0 done, 1 failed, 2 the input has to be mended; all of them are in docs/exit_codes.md.",
+    )
     parser.add_argument("--version", action="version", version=f"gptdist {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():

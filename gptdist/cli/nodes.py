@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from gptdist.cli.answer import add_json, print_json
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments to ``parser``."""
@@ -11,12 +13,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     change.add_argument("--forgive", metavar="NODE", help="let launches use it again")
     change.add_argument("--exclude", metavar="NODE", help="let launches do without it")
     parser.add_argument("--reason", metavar="TEXT", help="why, with --exclude")
-    parser.add_argument("--json", action="store_true", help="print one line of JSON")
+    add_json(parser)
     parser.set_defaults(run=_nodes)
 
 
 def _nodes(arguments: argparse.Namespace) -> int:
-    import json
     import time
     from dataclasses import asdict
 
@@ -40,7 +41,7 @@ def _nodes(arguments: argparse.Namespace) -> int:
         blame(run, arguments.exclude, arguments.reason, kind="excluded")
     left_out, lines = excluded(run), blames(run)
     if arguments.json:
-        print(json.dumps({"excluded": left_out, "blames": [asdict(one) for one in lines]}))
+        print_json({"excluded": left_out, "blames": [asdict(one) for one in lines]})
         return 0
     for one in lines:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.time))

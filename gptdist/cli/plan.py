@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from gptdist.cli.answer import add_json, print_json
 from gptdist.cli.plan_from import compare
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--html", type=Path, metavar="FILE", help="one page with picture, numbers, units and formulas")
     parser.add_argument("--from", type=Path, dest="run_folder", metavar="RUN", help="compare with what a run measured")
     parser.add_argument("--write", type=Path, metavar="FILE", help="with --from: refitted constants for --constants")
-    parser.add_argument("--json", action="store_true", help="print one line of JSON")
+    add_json(parser)
     parser.set_defaults(run=_plan)
 
 
@@ -107,8 +108,6 @@ def _unless(problems: list[str], read: "Callable[[Given], Result]", given: "Give
 
 
 def _project(arguments: argparse.Namespace, config: "RunConfig", cluster: "Cluster", assumed: list[str]) -> int:
-    import json
-
     from gptdist.errors import EXIT_DONE, EXIT_FAILED, ConfigError
     from gptdist.plan.projection import project
     from gptdist.plan.text import plan_lines
@@ -120,7 +119,7 @@ def _project(arguments: argparse.Namespace, config: "RunConfig", cluster: "Clust
     if arguments.plot is not None or arguments.html is not None:
         _draw(arguments, config, cluster)
     if arguments.json:
-        print(json.dumps(plan.tree() | {"assumed": assumed}))
+        print_json(plan.tree() | {"assumed": assumed})
     else:
         for line in [*plan_lines(plan, price=arguments.price), *_assumed(assumed)]:
             print(line)
@@ -144,8 +143,6 @@ def _draw(arguments: argparse.Namespace, config: "RunConfig", cluster: "Cluster"
 
 
 def _search(arguments: argparse.Namespace, config: "RunConfig", cluster: "Cluster", assumed: list[str]) -> int:
-    import json
-
     from gptdist.errors import EXIT_DONE, EXIT_FAILED
     from gptdist.plan.projection import project_legal
     from gptdist.plan.search import override_line, search
@@ -155,7 +152,7 @@ def _search(arguments: argparse.Namespace, config: "RunConfig", cluster: "Cluste
     found = search(config, cluster, count=arguments.count)
     if arguments.json:
         best = [plan.tree() | {"override": override_line(plan.config, config)} for plan in found.best]
-        print(json.dumps({"legal": found.num_legal, "best": best, "assumed": assumed}))
+        print_json({"legal": found.num_legal, "best": best, "assumed": assumed})
     else:
         for line in [*search_lines(found, config, asked), *_assumed(assumed)]:
             print(line)
@@ -167,8 +164,6 @@ def _assumed(assumed: list[str]) -> list[str]:
 
 
 def _score(arguments: argparse.Namespace) -> int:
-    import json
-
     from gptdist.errors import EXIT_DONE
     from gptdist.plan.constants import FITTED, Constants
     from gptdist.plan.published import read_published
@@ -177,7 +172,7 @@ def _score(arguments: argparse.Namespace) -> int:
     constants = FITTED if arguments.constants is None else Constants.read(arguments.constants)
     scores = scored(read_published(arguments.score), constants)
     if arguments.json:
-        print(json.dumps([score.tree() for score in scores]))
+        print_json([score.tree() for score in scores])
         return EXIT_DONE
     for line in [*row_lines(scores), "", *summary_lines(scores)]:
         print(line)

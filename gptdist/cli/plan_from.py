@@ -2,14 +2,14 @@
 
 import argparse
 
+from gptdist.cli.answer import answer
+
 DEVICE = "cpu"
 """Where ``--device`` is not given: a run on a GPU needs the name of its kind."""
 
 
 def compare(arguments: argparse.Namespace) -> int:
     """Print plan and measurement side by side, and write refitted constants where they are asked for."""
-    import json
-
     from gptdist.durable import write_whole
     from gptdist.errors import EXIT_DONE, ConfigError
     from gptdist.plan.constants import FITTED, Constants
@@ -26,9 +26,5 @@ def compare(arguments: argparse.Namespace) -> int:
     comparison = Comparison(run, project(run.config, cluster))
     if arguments.write is not None:
         write_whole(arguments.write, constants_text(comparison.refit(), run).encode())
-    if arguments.json:
-        print(json.dumps(comparison.tree()))
-        return EXIT_DONE
-    for line in comparison.lines():
-        print(line)
+    answer(arguments, comparison.tree(), comparison.lines())
     return EXIT_DONE

@@ -1,12 +1,13 @@
 """``gptdist prep``: documents to token shards."""
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
+from gptdist.cli.answer import add_json, answer
+from gptdist.cli.terminal import print_error
 from gptdist.errors import EXIT_USER_ERROR
 
 EXECUTORS = ("local", "slurm", "ray")
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="passed to sbatch, such as --slurm-option=--partition=cpu; may be repeated",
     )
     run.add_argument("--keep-work", action="store_true", help="keep the finished steps for a later, changed run")
+    add_json(run)
     run.set_defaults(run=run_prep)
     task = commands.add_parser("task", help="do a share of one step's tasks (what job arrays run)")
     task.add_argument("work", type=Path, metavar="WORK", help="the run's work folder")
@@ -57,8 +59,16 @@ def run_prep(arguments: argparse.Namespace) -> None:
     config = load_config(PrepConfig, arguments.config, arguments.overrides)
     executor = make_executor(arguments.executor, arguments.workers or os.cpu_count() or 1, arguments.slurm_option)
     preparation = prepare(config, executor, Progress(sys.stderr), keep_work=arguments.keep_work)
-    print(report(preparation.summary))
-    print(f"{preparation.seconds:.1f} seconds; written to {config.output_dir}")
+    answer(
+        arguments,
+        {
+            "output_dir": config.output_dir,
+            "is_reused": preparation.is_reused,
+            "seconds": preparation.seconds,
+            "summary": dict(preparation.summary),
+        },
+        [report(preparation.summary), f"{preparation.seconds:.1f} seconds; written to {config.output_dir}"],
+    )
 
 
 def run_report(arguments: argparse.Namespace) -> None:
@@ -69,15 +79,12 @@ def run_report(arguments: argparse.Namespace) -> None:
 
     if arguments.explain is not None:
         explanation = explain(arguments.output_dir, arguments.explain)
-        print(json.dumps(explanation.as_data(), indent=2) if arguments.json else explanation.as_text())
+        answer(arguments, explanation.as_data(), [explanation.as_text()])
         return
     view = read_view(arguments.output_dir)
     target = arguments.html or arguments.output_dir / "report.html"
     write_page(view, target)
-    if arguments.json:
-        print(json.dumps({"html": str(target), **view.as_data()}, indent=2))
-    else:
-        print(f"{report(view.summary)}\nwritten to {target}")
+    answer(arguments, {"html": str(target), **view.as_data()}, [report(view.summary), f"written to {target}"])
 
 
 def run_task_share(arguments: argparse.Namespace) -> int:
@@ -86,7 +93,7 @@ def run_task_share(arguments: argparse.Namespace) -> int:
 
     problems = perform_share(arguments.work, arguments.step, arguments.batch, (arguments.element, arguments.of))
     for problem in problems:
-        print(f"gptdist prep: error: {problem}", file=sys.stderr)
+        print_error("prep", problem)
     return EXIT_USER_ERROR if problems else 0
 
 
@@ -103,7 +110,7 @@ def _add_report(commands: Any) -> None:
         metavar="WHAT",
         help="instead, say what became of a URL, a path, PATH:RECORD, or all that contain WHAT",
     )
-    report.add_argument("--json", action="store_true", help="print the numbers as JSON")
+    add_json(report)
     report.set_defaults(run=run_report)
 
 

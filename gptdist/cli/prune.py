@@ -2,6 +2,7 @@
 
 import argparse
 
+from gptdist.cli.answer import add_json
 from gptdist.cli.prune_sensitivity import add_sensitivity
 from gptdist.cli.prune_structure import add_structure
 from gptdist.cli.prune_units import add_units
@@ -15,3 +16,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_structure(actions)
     add_units(actions)
     add_sensitivity(actions)
+    for action in actions.choices.values():
+        add_json(action)

@@ -4,10 +4,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gptdist.cli.answer import answer
 from gptdist.cli.prune_structure import add_importance
 from gptdist.cli.prune_weights import add_calibration
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from gptdist.compress.prune.sensitivity import Sensitivity
 
 SHOWN_LAYERS = 10
@@ -72,8 +75,8 @@ def _run(arguments: argparse.Namespace) -> None:
     output.mkdir(parents=True, exist_ok=True)
     write_whole(output / REPORT_FILE, (json.dumps(found.tree(), indent=1) + "\n").encode())
     write_picture(output / PICTURE_FILE, found)
-    _print(found, ratios)
-    print(f"written      {output / REPORT_FILE}, {output / PICTURE_FILE}")
+    written = f"written      {output / REPORT_FILE}, {output / PICTURE_FILE}"
+    answer(arguments, {**found.tree(), "output": output}, [*_lines(found, ratios), written])
 
 
 def _numbers(text: str) -> tuple[tuple[float, ...], list[str]]:
@@ -87,15 +90,15 @@ def _numbers(text: str) -> tuple[tuple[float, ...], list[str]]:
     return tuple(found), bad
 
 
-def _print(found: "Sensitivity", ratios: tuple[float, ...]) -> None:
+def _lines(found: "Sensitivity", ratios: tuple[float, ...]) -> "Iterator[str]":
     from gptdist.compress.prune.sensitivity import ratio_to_show
 
     ratio = ratio_to_show(ratios)
-    print(f"model        {found.model}, step {found.step:,}")
-    print(f"loss         {found.loss:.4f} nats a token on {found.held_out_tokens:,} held-out tokens")
-    print(f"increase of the loss with {ratio:g} of one part of one layer pruned; most sensitive layers first")
-    print(f"{'layer':>6}" + "".join(f"{part:>10}" for part in found.parts) + f"{'left out':>10}")
+    yield (f"model        {found.model}, step {found.step:,}")
+    yield (f"loss         {found.loss:.4f} nats a token on {found.held_out_tokens:,} held-out tokens")
+    yield (f"increase of the loss with {ratio:g} of one part of one layer pruned; most sensitive layers first")
+    yield f"{'layer':>6}" + "".join(f"{part:>10}" for part in found.parts) + f"{'left out':>10}"
     for layer in found.most_sensitive(ratio)[:SHOWN_LAYERS]:
         grown = [found.increase(layer, part, ratio) for part in found.parts]
         cells = ["-" if one is None else f"{one:+.4f}" for one in [*grown, found.without_layer[layer] - found.loss]]
-        print(f"{layer:>6}" + "".join(f"{cell:>10}" for cell in cells))
+        yield f"{layer:>6}" + "".join(f"{cell:>10}" for cell in cells)

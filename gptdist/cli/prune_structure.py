@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gptdist.cli.answer import answer
 from gptdist.cli.prune_weights import add_calibration
 
 if TYPE_CHECKING:
@@ -109,20 +110,50 @@ def _print(arguments: argparse.Namespace, found: "Structured") -> None:
     from gptdist.model.arithmetic import num_parameters
 
     decision, before, after = found.decision, num_parameters(found.whole), num_parameters(found.model)
+    lines = []
     if decision.tried:
-        print(f"{'parameters':>14}  {'predicted':>9}  {'measured':>9}  shape (losses: nats a token, held-out)")
+        lines.append(f"{'parameters':>14}  {'predicted':>9}  {'measured':>9}  shape (losses: nats a token, held-out)")
     for one in decision.tried:
         measured = "-" if one.measured is None else f"{one.measured:.4f}"
-        print(f"{one.candidate.parameters:>14,}  {one.predicted:>9.4f}  {measured:>9}  {one.candidate.shape}")
-    print(f"model        {arguments.model}, step {found.manifest.step:,}")
-    print(f"shape        {decision.shape}")
-    print(f"parameters   {after:,} of {before:,} ({after / before:.1%})")
-    print(f"loss         {decision.loss_before:.4f} → {decision.loss:.4f} nats a token, held-out")
-    for problem in found.not_exported:
-        print(f"not exported {problem}")
-    print(f"written      {arguments.output}: {len(found.manifest.tensors)} tensors, weights alone")
+        lines.append(f"{one.candidate.parameters:>14,}  {one.predicted:>9.4f}  {measured:>9}  {one.candidate.shape}")
+    lines += [
+        f"model        {arguments.model}, step {found.manifest.step:,}",
+        f"shape        {decision.shape}",
+        f"parameters   {after:,} of {before:,} ({after / before:.1%})",
+        f"loss         {decision.loss_before:.4f} → {decision.loss:.4f} nats a token, held-out",
+        *(f"not exported {problem}" for problem in found.not_exported),
+        f"written      {arguments.output}: {len(found.manifest.tensors)} tensors, weights alone",
+    ]
     if arguments.write_config is None:
-        print(f"to train on  training.init_from={arguments.output} (--write-config writes such a run's config)")
+        lines.append(f"to train on  training.init_from={arguments.output} (--write-config writes such a run's config)")
     else:
-        print(f"to train on  gptdist launch local {arguments.write_config}")
-        print(f"to distill   gptdist distill run {arguments.write_config} --teacher {arguments.model}")
+        lines.append(f"to train on  gptdist launch local {arguments.write_config}")
+        lines.append(f"to distill   gptdist distill run {arguments.write_config} --teacher {arguments.model}")
+    answer(arguments, _tree(arguments, found, before, after), lines)
+
+
+def _tree(arguments: argparse.Namespace, found: "Structured", before: int, after: int) -> dict[str, Any]:
+    """Return what was made as plain data; losses are nats a token, held-out."""
+    from dataclasses import asdict
+
+    decision = found.decision
+    return {
+        "tried": [
+            {
+                "num_parameters": one.candidate.parameters,
+                "predicted_loss": one.predicted,
+                "measured_loss": one.measured,
+                "shape": asdict(one.candidate.shape),
+            }
+            for one in decision.tried
+        ],
+        "model": arguments.model,
+        "step": found.manifest.step,
+        "shape": asdict(decision.shape),
+        "num_parameters_before": before,
+        "num_parameters": after,
+        "loss_before": decision.loss_before,
+        "loss": decision.loss,
+        "not_exported": found.not_exported,
+        "output": arguments.output,
+    }

@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gptdist.cli.answer import answer
+
 if TYPE_CHECKING:
     from gptdist.compress.prune.options import UnitOptions
 
@@ -49,10 +51,24 @@ def _run(arguments: argparse.Namespace) -> None:
 
     found = prune_units(arguments.model, arguments.output, _options(arguments))
     before, after = num_parameters(found.whole), num_parameters(found.model)
-    print(f"model        {arguments.model}, step {found.manifest.step:,}")
-    for line in layer_lines(found.whole, found.model):
-        print(line)
-    print(f"parameters   {after:,} of {before:,} ({after / before:.1%})")
-    for problem in found.not_exported:
-        print(f"not exported {problem}")
-    print(f"written      {arguments.output}: {len(found.manifest.tensors)} tensors, weights alone")
+    layers = [
+        {"neurons": now.ffn, "neurons_before": was.ffn, "groups": now.groups, "groups_before": was.groups}
+        for was, now in zip(found.whole.shapes(), found.model.shapes(), strict=True)
+    ]
+    tree = {
+        "model": arguments.model,
+        "step": found.manifest.step,
+        "layers": layers,
+        "num_parameters_before": before,
+        "num_parameters": after,
+        "not_exported": found.not_exported,
+        "output": arguments.output,
+    }
+    lines = [
+        f"model        {arguments.model}, step {found.manifest.step:,}",
+        *layer_lines(found.whole, found.model),
+        f"parameters   {after:,} of {before:,} ({after / before:.1%})",
+        *(f"not exported {problem}" for problem in found.not_exported),
+        f"written      {arguments.output}: {len(found.manifest.tensors)} tensors, weights alone",
+    ]
+    answer(arguments, tree, lines)

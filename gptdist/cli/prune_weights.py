@@ -5,6 +5,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gptdist.cli.answer import answer
+
 if TYPE_CHECKING:
     from gptdist.compress.prune.options import WeightOptions
 
@@ -76,12 +78,21 @@ def _run(arguments: argparse.Namespace) -> None:
     from gptdist.compress.prune.weights import prune_weights
 
     found = prune_weights(arguments.model, arguments.output, options, arguments.data)
-    print(f"model        {arguments.model}, step {found.manifest.step:,}")
-    for name, value in found.facts.items():
-        print(f"{name:<12} {value}")
-    print(
+    tree = {
+        "model": arguments.model,
+        "step": found.manifest.step,
+        "facts": found.facts,
+        "num_zeros": found.zeros,
+        "num_weights": found.pruned_values,
+        "num_matrices": found.matrices,
+        "output": arguments.output,
+    }
+    lines = [
+        f"model        {arguments.model}, step {found.manifest.step:,}",
+        *(f"{name:<12} {value}" for name, value in found.facts.items()),
         f"zeros        {found.zeros / found.pruned_values:.2%} of {found.pruned_values:,} weights "
-        f"of {found.matrices} matrices"
-    )
-    print(f"written      {arguments.output}: {len(found.manifest.tensors)} tensors, weights alone")
-    print(f"to train on  training.init_from={arguments.output} training.keep_zeros=true")
+        f"of {found.matrices} matrices",
+        f"written      {arguments.output}: {len(found.manifest.tensors)} tensors, weights alone",
+        f"to train on  training.init_from={arguments.output} training.keep_zeros=true",
+    ]
+    answer(arguments, tree, lines)

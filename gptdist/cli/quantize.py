@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from gptdist.cli.answer import add_json, answer
 from gptdist.cli.quiet import hidden_libraries
 from gptdist.compress.judge.metrics import Gate, parse_gates
 from gptdist.compress.quantize.options import BACKENDS, SCHEMES, TORCHAO, QuantizeOptions
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write nothing and exit with 1 where it gets worse by more, such as bits_per_byte=0.02",
     )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier folder of gptdist in DIR")
+    add_json(parser)
     parser.set_defaults(run=_run)
 
 
@@ -69,9 +71,19 @@ def _run(arguments: argparse.Namespace) -> int:
     except RegressedError as error:
         print(f"gptdist quantize: past --max-regress, nothing was written: {error}", file=sys.stderr)
         return EXIT_FAILED
-    print(f"{'':<28} {'before':>16} {'after':>16}")
+    tree = {
+        "before": dict(found.before),
+        "after": dict(found.after),
+        "weights_bytes_before": found.bytes_before,
+        "weights_bytes": found.bytes_after,
+        "num_layers": found.layers,
+        "scheme": arguments.scheme,
+        "output": found.folder,
+    }
+    lines = [f"{'':<28} {'before':>16} {'after':>16}"]
     for name in ("perplexity", "bits_per_byte", "validation_loss"):
-        print(f"{name:<28} {found.before[name]:>16.4f} {found.after[name]:>16.4f}")
-    print(f"{'bytes of the weights':<28} {found.bytes_before:>16,} {found.bytes_after:>16,}")
-    print(f"written     {found.folder}: {found.layers} linear layers in {arguments.scheme}")
+        lines.append(f"{name:<28} {found.before[name]:>16.4f} {found.after[name]:>16.4f}")
+    lines.append(f"{'bytes of the weights':<28} {found.bytes_before:>16,} {found.bytes_after:>16,}")
+    lines.append(f"written     {found.folder}: {found.layers} linear layers in {arguments.scheme}")
+    answer(arguments, tree, lines)
     return 0

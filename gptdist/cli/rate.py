@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from gptdist.cli.answer import add_json, print_json
 from gptdist.cli.quiet import hidden_libraries
 from gptdist.compress.sampling import SamplingOptions
 from gptdist.errors import ConfigError
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-new-tokens", type=int, default=96, metavar="N", help="of a text (default: 96)")
     parser.add_argument("--temperature", type=float, default=0.8, metavar="T", help="of the texts (default: 0.8)")
     parser.add_argument("--seed", type=int, default=1234, help="of texts and sides (default: 1234)")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    add_json(parser)
     parser.set_defaults(run=_run)
 
 
@@ -39,8 +40,6 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _report(path: Path, *, as_json: bool) -> None:
-    import json
-
     from gptdist.compress.rate.report import pair_agreements, report, report_lines
     from gptdist.compress.rate.store import Store
 
@@ -50,7 +49,7 @@ def _report(path: Path, *, as_json: bool) -> None:
     found = report(store)
     if as_json:
         pairs = [one.tree() for one in found]
-        print(json.dumps({"pairs": pairs, "kappa_of_raters": pair_agreements(store)}, ensure_ascii=False))
+        print_json({"pairs": pairs, "kappa_of_raters": pair_agreements(store)})
     else:
         print("\n".join(report_lines(found)))
 

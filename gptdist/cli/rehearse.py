@@ -4,6 +4,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gptdist.cli.answer import add_json, print_json
+from gptdist.cli.terminal import painted
+
 if TYPE_CHECKING:
     from gptdist.cli.rehearse_materials import Rehearsal
     from gptdist.cli.rehearse_phases import Phase
@@ -22,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--real-data", action="store_true", help="the config's tokenizer and data have to be here")
     data.add_argument("--made-data", action="store_true", help="do not look for them (default: if they are not here)")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="new folder for all that is made (default: removed)")
-    parser.add_argument("--json", action="store_true", help="print one line of JSON")
+    add_json(parser)
     parser.set_defaults(run=_rehearse)
 
 
@@ -49,7 +52,6 @@ def _rehearse(arguments: argparse.Namespace) -> int:
 
 def _perform(rehearsal: "Rehearsal", arguments: argparse.Namespace) -> bool:
     """Go through all phases, show them, and return whether none failed."""
-    import json
     import sys
 
     from gptdist.cli.rehearse_phases import phases
@@ -66,13 +68,13 @@ def _perform(rehearsal: "Rehearsal", arguments: argparse.Namespace) -> bool:
     failed = [phase.name for phase in phases_done if phase.status == "FAILED"]
     if arguments.json:
         tree = {"passed": not failed, **rehearsal.tree(), "phases": [phase.tree() for phase in phases_done]}
-        print(json.dumps(tree))
+        print_json(tree)
         return not failed
     if arguments.keep is not None:
         print(f"kept: {arguments.keep}, with what each command has said in *.txt")
     elif failed:
         print("nothing is kept; with --keep DIR the logs of all ranks are")
-    print(_verdict(phases_done, failed))
+    print(painted(_verdict(phases_done, failed)))
     return not failed
 
 

@@ -1,8 +1,11 @@
 """``gptdist resume-check RUN [key=value …]``."""
 
 import argparse
+import sys
 from functools import partial
 from pathlib import Path
+
+from gptdist.cli.answer import add_json, answer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,22 +19,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="allow losses and gradient norms to differ by this fraction; default: 0 on the run's own layout",
     )
+    add_json(parser)
     parser.set_defaults(run=_check)
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from gptdist.errors import EXIT_DONE, EXIT_FAILED
     from launch.resume_check import resume_check
 
     findings = resume_check(
         arguments.path,
         arguments.overrides,
-        partial(print, flush=True),
+        partial(print, flush=True, file=sys.stderr if arguments.json else sys.stdout),
         steps=arguments.steps,
         tolerance=arguments.tolerance,
     )
-    for line in findings.lines:
-        print(line)
-    for problem in findings.problems[1:]:
-        print(f"also: {problem}")
-    print(findings.verdict())
-    return 1 if findings.problems else 0
+    also = [f"also: {problem}" for problem in findings.problems[1:]]
+    tree = {
+        "run": arguments.path,
+        "passed": not findings.problems,
+        "verdict": findings.verdict(),
+        "problems": findings.problems,
+        "lines": findings.lines,
+    }
+    answer(arguments, tree, [*findings.lines, *also, findings.verdict()])
+    return EXIT_FAILED if findings.problems else EXIT_DONE

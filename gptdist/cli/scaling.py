@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gptdist.cli.answer import add_json, print_json
+
 if TYPE_CHECKING:
     from gptdist.plan.laws import Law, Size
     from gptdist.plan.scaling import Answer, Known
@@ -22,13 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device-tflops", metavar="T", help="model TFLOP/s that each achieves")
     parser.add_argument("--days", metavar="N", help="of training")
     parser.add_argument("--law", action="append", default=[], metavar="NAME", help="only this one; may be repeated")
-    parser.add_argument("--json", action="store_true", help="print one line of JSON")
+    add_json(parser)
     parser.set_defaults(run=_scaling)
 
 
 def _scaling(arguments: argparse.Namespace) -> None:
-    import json
-
     from gptdist.errors import ConfigError
     from gptdist.plan.scaling import answer, chosen_laws
 
@@ -44,7 +44,7 @@ def _scaling(arguments: argparse.Namespace) -> None:
         raise ConfigError(problems)
     answers = [answer(law, known) for law in laws]
     if arguments.json:
-        print(json.dumps([_tree(one) for one in answers]))
+        print_json([_tree(one) for one in answers])
         return
     for line in [*_heading(known), *_table(answers), *_notes(answers, known)]:
         print(line)
