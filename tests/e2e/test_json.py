@@ -16,6 +16,7 @@ from gptdist.cli.main import main, whole_parser
 NO_TABLE = {
     "completion": "prints a script",
     "compress": "shows the output of the commands that it runs",
+    "data adopt": "says in lines what was taken over",
     "demo": "shows the output of the commands that it runs",
     "distill run": "a training run; its numbers are in metrics.jsonl",
     "finetune": "a training run; its numbers are in metrics.jsonl",
@@ -68,7 +69,7 @@ COMMANDS = {
 
 ELSEWHERE = {
     "bundle decrypt", "bundle encrypt", "bundle sign", "checkpoint push", "checkpoint sign", "doctor", "prep run",
-    "rate", "rehearse", "resume-check",
+    "rate", "rehearse", "report", "resume-check",
 }  # fmt: skip
 """Commands with ``--json`` that need keys, stores, people or ranks."""
 
