@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from gptdist.cli.answer import answer
+
 
 def add_action(actions: Any) -> None:
     """Add the action to those of ``gptdist checkpoint``."""
@@ -27,7 +29,16 @@ def _rewind(arguments: argparse.Namespace) -> None:
     plan = plan_rewind(arguments.path, arguments.to, arguments.past)
     if not arguments.dry_run:
         rewind(plan)
-    for line in plan.lines():
-        print(line)
+    passed = plan.passed_over
+    tree = {
+        "run": plan.run,
+        "last_step": plan.last_step,
+        "checkpoint": plan.checkpoint,
+        "passed_over_samples": {"first": passed.start, "stop": passed.stop},
+        "deleted": list(plan.removed),
+        "is_done": not arguments.dry_run,
+    }
+    lines = plan.lines()
     if not arguments.dry_run:
-        print(f"the command that started the run goes on from {plan.checkpoint}")
+        lines.append(f"the command that started the run goes on from {plan.checkpoint}")
+    answer(arguments, tree, lines)

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from gptdist.cli.answer import add_json, print_json
+from gptdist.cli.answer import add_json, answer, print_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,9 +25,11 @@ def _config(arguments: argparse.Namespace) -> None:
     if sum([arguments.config is not None, arguments.list, arguments.copy is not None]) != 1:
         raise ConfigError(["CONFIG, --list or --copy DIR: exactly one of them is needed; 'gptdist config --help'"])
     if arguments.list:
-        print("\n".join(shipped_names()))
+        names = shipped_names()
+        answer(arguments, {"configs": names}, names)
     elif arguments.copy is not None:
-        print(f"{len(copy_shipped(arguments.copy))} files written to {arguments.copy}")
+        files = copy_shipped(arguments.copy)
+        answer(arguments, {"files": files}, [f"{len(files)} files written to {arguments.copy}"])
     else:
         _show(arguments)
 

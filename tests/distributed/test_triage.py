@@ -14,7 +14,7 @@ from tests.support.ranks import run_ranks
 
 SAVED = 2
 TOLERANCE = 2e-5
-"""Of norms in fp32 whose sums are taken in another order; found: 4e-7."""
+"""Of norms in fp32 whose sums are taken in another order."""
 
 Config = dict[str, Any]
 

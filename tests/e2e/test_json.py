@@ -35,6 +35,8 @@ SMALL = ["--calibration-sequences", "4", "--calibration-length", "64"]
 
 COMMANDS = {
     "config configs/runs/demo-cpu.yaml": "num_parameters",
+    "config --list": "configs",
+    "checkpoint rewind runs/demo-cpu --to 40 --dry-run": "passed_over_samples",
     "prep report data/demo --html {made}/report.html": "html",
     "data verify data/demo/python data/demo/documents": "folders",
     "data show data/demo/python --document 3": "documents",
@@ -69,7 +71,7 @@ COMMANDS = {
 
 ELSEWHERE = {
     "bundle decrypt", "bundle encrypt", "bundle sign", "checkpoint push", "checkpoint sign", "doctor", "prep run",
-    "rate", "rehearse", "report", "resume-check",
+    "rate", "rehearse", "report", "resume-check", "triage",
 }  # fmt: skip
 """Commands with ``--json`` that need keys, stores, people or ranks."""
 

@@ -26,7 +26,7 @@ BAD = {243, 246, 273, 278}
 """Two samples of step 31 and two of step 35, of 8 each; checkpoints are of the steps 10, 20, 30 and the last."""
 
 TOLERANCE = 2e-5
-"""Of gradient norms in fp32 whose sums are taken in another order; found: equal to the digits logged."""
+"""Of gradient norms in fp32 whose sums are taken in another order."""
 
 
 def _tree(folder: Path) -> dict[str, Any]:
