@@ -310,7 +310,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float],
             model.weights["decoder.layers.0.mlp.linear_fc1.weight"][3, 3] = value
             return model
 
-        monkeypatch.setattr("tests.unit.compress.test_export_checkpoint.trained", changed)
+        monkeypatch.setattr("tests.unit.compress.exported.trained", changed)
         return saved_run(tmp_path, LLAMA)[0]
 
     return run

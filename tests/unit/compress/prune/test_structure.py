@@ -26,7 +26,7 @@ from gptdist.config.run import RunConfig
 from gptdist.errors import CheckpointError, ConfigError, ExportError
 from gptdist.model.arithmetic import num_parameters
 from tests.support.datasets import GPT2, LLAMA, run_tree
-from tests.unit.compress import test_export_checkpoint
+from tests.unit.compress import exported as exported_models
 from tests.unit.compress.exported import saved_run
 from tests.unit.compress.small_models import TrainedModel, trained
 
@@ -251,7 +251,7 @@ def test_weights_that_are_no_numbers_are_refused(
         model.weights[name][200, 3] = float("nan")
         return model
 
-    monkeypatch.setattr(test_export_checkpoint, "trained", with_one)
+    monkeypatch.setattr(exported_models, "trained", with_one)
     run_folder, _ = saved_run(tmp_path, LLAMA)
     assert prune(run_folder, tmp_path / "out", "--ffn", "64") == 2
     assert f"error: {name}: holds numbers that are not finite" in capsys.readouterr().err

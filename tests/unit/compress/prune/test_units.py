@@ -15,7 +15,7 @@ from gptdist.config.load import load_config
 from gptdist.config.model import ModelConfig
 from gptdist.config.run import RunConfig
 from tests.support.datasets import LLAMA
-from tests.unit.compress import test_export_checkpoint
+from tests.unit.compress import exported as exported_models
 from tests.unit.compress.exported import saved_run
 from tests.unit.compress.prune.test_structure import assert_is_a_slice, kept_units
 from tests.unit.compress.small_models import TrainedModel, trained
@@ -133,7 +133,7 @@ def test_weights_that_are_no_numbers_are_refused(
         model.weights[name][3, 5] = float("nan")
         return model
 
-    monkeypatch.setattr(test_export_checkpoint, "trained", with_one)
+    monkeypatch.setattr(exported_models, "trained", with_one)
     run_folder, _ = saved_run(tmp_path, LLAMA)
     assert cut(run_folder, tmp_path / "out", "--threshold", "1e-9") == 2  # no comparison with it is true
     assert f"error: {name}: holds numbers that are not finite" in capsys.readouterr().err
