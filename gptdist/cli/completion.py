@@ -37,8 +37,12 @@ def script(shell: str) -> str:
 
     commands = list(walk(whole_parser()))
     known = {kind: keys(json_schema(section_of(kind), KINDS[kind])) for kind in KEYED}
-    table = fish_table(commands, known) if shell == "fish" else posix_table(commands, known)
-    program = (Path(__file__).parent / "shells" / f"gptdist.{shell}").read_text(encoding="utf-8")
+    shells = Path(__file__).parent / "shells"
+    program = (shells / f"gptdist.{shell}").read_text(encoding="utf-8")
+    if shell == "fish":
+        table = fish_table(commands, known)
+    else:  # bash and zsh look an option up alike
+        table = f"{posix_table(commands, known)}\n{(shells / 'option.sh').read_text(encoding='utf-8')}"
     assert program.count(PLACE) == 1, f"{shell}: one place for the table"
     return program.replace(PLACE, table)
 

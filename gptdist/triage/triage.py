@@ -77,7 +77,7 @@ class Triage:
     @property
     def problems(self) -> tuple[str, ...]:
         """What the user has to mend to see everything."""
-        return tuple(dict.fromkeys([*self.batch.problems]))
+        return self.batch.problems
 
 
 Say = Callable[[str], None]

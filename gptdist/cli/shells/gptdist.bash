@@ -2,19 +2,6 @@
 
 @TABLE@
 
-# Set gd_found to the value kind of option $1; fail where there is none.
-_gptdist_option() {
-  local entry rest
-  for entry in "${gd_options[@]}"; do
-    if [[ ${entry%%:*} == "$1" ]]; then
-      rest=${entry#*:}
-      gd_found=${rest%%:*}
-      return 0
-    fi
-  done
-  return 1
-}
-
 # Add what begins with $2 and is of kind $1.
 _gptdist_value() {
   local kind=${1%\*} cur=$2
