@@ -9,6 +9,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
+SAME = 5e-4
+"""A ratio that is no further from 1, which prints as 1.000, is nobody's."""
+
 Better = Literal["lower", "higher", "equal"]
 Against = Literal["tool", "yardstick", "ourselves"]
 
@@ -76,10 +79,10 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """``ours``, ``theirs`` or ``level`` (the rounds do not agree on who is better); empty unless it is a tool."""
+        """``ours``, ``theirs`` or ``level`` (rounds that do not agree, or are the same); empty unless it is a tool."""
         if self.against != "tool" or not self.theirs or self.better == "equal":
             return ""
-        sides = {(ratio > 1) == (self.better == "higher") for ratio in self.ratios if ratio != 1}
+        sides = {(ratio > 1) == (self.better == "higher") for ratio in self.ratios if abs(ratio - 1) > SAME}
         return {frozenset({True}): "ours", frozenset({False}): "theirs"}.get(frozenset(sides), "level")
 
     @property

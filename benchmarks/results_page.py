@@ -5,7 +5,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.catalog import ENTRIES, Entry
-from benchmarks.comparison import Comparison, reached_text
+from benchmarks.comparison import SAME, Comparison, reached_text
 from benchmarks.record import Record
 
 _INTRODUCTION = """# gptdist beside what one would use instead
@@ -151,7 +151,7 @@ def _summary_lines(records: Sequence[Record], entries: Sequence[Entry]) -> list[
 
 def _is_behind(one: Comparison) -> bool:
     """Whether the other is better in the median, be it in every round or not."""
-    return bool(one.verdict) and _times_behind(one) > 1
+    return bool(one.verdict) and _times_behind(one) > 1 + SAME
 
 
 def _times_behind(one: Comparison) -> float:

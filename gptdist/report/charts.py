@@ -54,6 +54,7 @@ _REST = (
     Chart("grad_norm", "Gradient norm", "L2 norm before clipping", (("train/grad_norm", "grad_norm"),)),
     Chart("tokens_per_second", "Throughput", "tokens/s, all ranks", (("train/tokens_per_second", "tokens/s"),)),
     Chart("mfu", "Utilisation (MFU)", "fraction of a rank's peak", (("train/mfu", "mfu"),)),
+    Chart("model_tflops", "Arithmetic of the model", "TFLOP/s a rank", (("train/model_tflops", "model_tflops"),)),
     Chart(
         "time",
         "Time of a step, by part",
@@ -79,7 +80,6 @@ _UNITS = {
     "loss_scale": "factor",
     "global_batch_size": "samples a step",
     "seq_length": "tokens a sample",
-    "model_tflops": "TFLOP/s a rank",
 }
 _SUFFIXES = {
     "_seconds": "seconds",

@@ -53,6 +53,8 @@ def test_a_target_has_a_direction(ratio: float, better: str, target: float | Non
         ([0.9, 1.1, 1.2], "lower", "tool", "level"),
         ([1.0, 1.0], "lower", "tool", "level"),
         ([1.0, 1.1], "lower", "tool", "theirs"),
+        ([1.0004, 1.0004], "lower", "tool", "level"),
+        ([1.0006, 1.0006], "lower", "tool", "theirs"),
         ([0.5, 0.9], "lower", "yardstick", ""),
         ([0.5, 0.9], "lower", "ourselves", ""),
         ([0.5, 0.9], "equal", "tool", ""),

@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.catalog import ENTRIES
 from benchmarks.comparison import Comparison
+from benchmarks.machine import PAGE_NAME
 from benchmarks.record import Record, read_records
 from benchmarks.results_page import cell, figure, page
 from tests.support.ranks import repository
@@ -36,6 +37,7 @@ SLOWER = Comparison("restart", "torchrun", "s", [6.0, 4.0, 5.0], [2.0, 2.0, 2.0]
 FASTER = Comparison("help", "torchrun", "s", [0.1], [2.0], "lower")
 LEVEL = Comparison("load", "DCP", "s", [1.0, 1.2, 1.3], [1.1, 1.1, 1.1], "lower")
 FEWER = Comparison("speed", "litgpt", "tokens/s", [1000.0], [1250.0], "higher", 1.1)
+SAME = Comparison("bytes", "DCP", "MB", [976.6], [976.59], "lower")
 YARDSTICK = Comparison("rate", "dd", "MB/s", [50.0], [100.0], "higher", 0.8, "yardstick")
 
 
@@ -50,11 +52,11 @@ def test_a_row_has_medians_ratio_direction_and_target() -> None:
 
 
 def test_where_others_are_better_is_listed_worst_first() -> None:
-    text = shown(record("restart", SLOWER, FASTER, YARDSTICK, LEVEL), record("train_step", FEWER))
+    text = shown(record("restart", SLOWER, FASTER, YARDSTICK, LEVEL, SAME), record("train_step", FEWER))
     found = rows(text, "Where others are faster or smaller")
     assert [row[0] for row in found[2:]] == ["restart", "speed", "load"]
     assert [row[-1] for row in found[2:]] == ["theirs", "theirs", "level"]
-    assert "better in 1 figures, worse in 2, level in 1" in text
+    assert "better in 1 figures, worse in 2, level in 2" in text
     assert "Targets: 0 of 2 reached" in text
     assert [row[0] for row in rows(text, "Targets missed")[2:]] == ["rate", "speed"]
 
@@ -161,3 +163,16 @@ def test_the_page_is_the_same_from_what_was_kept(tmp_path: Path) -> None:
     for one in made:
         one.write(tmp_path)
     assert page(read_records(tmp_path)) == shown(*made)
+
+
+def _cells(path: str) -> list[list[str]]:
+    lines = (repository() / path).read_text().splitlines()
+    return [[part.strip() for part in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+
+
+def test_the_figures_of_the_readme_are_those_of_the_page() -> None:
+    """Of each row: what, beside, ours / theirs, and which values are better."""
+    measured = {(row[0], row[1]): (row[6].partition(" ")[0], row[5]) for row in _cells(PAGE_NAME) if len(row) == 10}
+    told = [row for row in _cells("README.md") if len(row) == 4 and row[0] not in ("what", "---")]
+    assert len(told) > 10
+    assert {(what, beside): (ratio, better) for what, beside, ratio, better in told}.items() <= measured.items()
