@@ -16,15 +16,18 @@ from gptdist.checkpoint.verify import verify
 from gptdist.telemetry.ledger import read_json_lines
 from tests.support.datasets import GPT2, run_tree
 from tests.support.layouts import TestedLayout
-from tests.support.ranks import started_ranks
+from tests.support.ranks import run_ranks, started_ranks
 from tests.support.s3_server import BUCKET, S3Server
 
 KILLS = 26
 """Of each layout."""
 
 STEPS = 60
-LONGEST_SECONDS = 2.5
-"""After so long at the latest a rank dies, unless its run is done by then."""
+LONGEST_SHARE = 0.6
+"""Of the time that a whole run takes here: after so long at the latest a rank dies, unless its run is done by then."""
+
+PATIENCE_SECONDS = 120.0
+"""How long a run may take that is left alone."""
 
 SURVIVOR_SECONDS = 5.0
 """How long the other rank may take to notice; torchrun would end it, too."""
@@ -96,10 +99,10 @@ def _ended(pipes: list[Connection], seconds: float) -> list[tuple[str, Any]] | N
     return said
 
 
-def _attempt(server: S3Server, config: Path, layout: TestedLayout, chance: random.Random) -> bool:
-    """Start the run's ranks and kill one or all of them at a random instant; return whether the run was done first."""
+def _attempt(server: S3Server, config: Path, layout: TestedLayout, chance: random.Random, seconds: float) -> bool:
+    """Start the run's ranks, kill one or all of them after ``seconds``; return whether the run was done first."""
     with started_ranks(layout.world_size, train_as_command, server.environment, str(config)) as (ranks, pipes):
-        said = _ended(pipes, chance.uniform(0.0, LONGEST_SECONDS))
+        said = _ended(pipes, seconds)
         if said is not None:
             assert said == [("", 0)] * layout.world_size
             return True
@@ -123,15 +126,21 @@ def _losses(folder: Path) -> dict[int, set[float]]:
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_a_hundred_kills_change_nothing(server: S3Server, tmp_path: Path, layout: TestedLayout) -> None:
     chance, kills, runs = random.Random(str(layout)), 0, 0
-    whole = _config(tmp_path, "whole", layout)
+    run_ranks(1, time.monotonic)  # the server of processes starts outside of what is timed
+    whole, begin = _config(tmp_path, "whole", layout), time.monotonic()
     with started_ranks(layout.world_size, train_as_command, server.environment, str(whole)) as (_, pipes):
-        assert _ended(pipes, 120.0) == [("", 0)] * layout.world_size
+        assert _ended(pipes, PATIENCE_SECONDS) == [("", 0)] * layout.world_size
+    longest = LONGEST_SHARE * (time.monotonic() - begin)
     expected = _losses(tmp_path / "whole")
     assert [len(losses) for losses in expected.values()] == [1] * STEPS
     while kills < KILLS:
         runs += 1
         config = _config(tmp_path, f"run-{runs}", layout)
-        while not _attempt(server, config, layout, chance):
+        # After the last kill it is left alone, or a slow start would make it thousands.
+        while not _attempt(
+            server, config, layout, chance, chance.uniform(0.0, longest) if kills < KILLS else PATIENCE_SECONDS
+        ):
+            assert kills < KILLS, f"not done within {PATIENCE_SECONDS:g} s"
             kills += 1
         folder = tmp_path / f"run-{runs}"
         assert _losses(folder) == expected, "of every attempt, bit for bit"

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from gptdist.checkpoint.audit import audit
 from gptdist.cli.main import main
 from gptdist.errors import EXIT_USER_ERROR, CheckpointError
-from gptdist.telemetry.ledger import read_json_lines
+from gptdist.telemetry.ledger import LEDGER_NAME, SAVED, line_digest, read_json_lines
 from gptdist.train.lock import lock_folder
 from gptdist.triage.rewind import plan_rewind, rewind
 from tests.support.datasets import GPT2
@@ -236,3 +237,68 @@ def test_what_cannot_be_gone_back_to_is_refused(copy: Path, capsys: pytest.Captu
     ledger = copy / "ledger.jsonl"
     ledger.write_text(ledger.read_text().replace('"consumed_samples": 240', '"consumed_samples": 248', 1))
     assert "a rewind needs records that 'gptdist audit' passes, mend them first" in refused("--to", "30")
+
+
+Event = dict[str, Any]
+
+
+def _retold(run: Path, change: Callable[[Event], Event | None]) -> None:
+    """Have a ledger as it would be if each event were what ``change`` makes of it, its digests included."""
+    path, digest, lines = run / LEDGER_NAME, "", []
+    for event in read_json_lines(path):
+        changed = change({name: value for name, value in event.items() if name != "digest"})
+        if changed is not None:
+            digest = line_digest(digest, json.dumps(changed).encode())
+            lines.append(json.dumps(changed | {"digest": digest}))
+    path.write_text("".join(f"{line}\n" for line in lines))
+    assert not audit(run).problems
+
+
+def _configured(**sections: Any) -> Callable[[Event], Event]:
+    def changed(event: Event) -> Event:
+        return event | {"config": event["config"] | sections} if event["event"] == "start" else event
+
+    return changed
+
+
+def test_a_store_with_later_steps_allows_only_what_a_resume_will_not_undo(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _retold(copy, _configured(checkpoints={"remote": {"url": "s3://bucket/runs"}}))
+    words = ["checkpoint", "rewind", str(copy), "--to", "30", "--dry-run"]
+    for past in ((), ("--past", str(END - 1))):
+        assert main([*words, *past]) == EXIT_USER_ERROR
+        said = capsys.readouterr().err
+        assert "s3://bucket/runs: holds copies of later steps, which a resume would fetch again; pass over all " in said
+        assert f"(--past {END})" in said
+    assert main([*words, "--past", str(END)]) == 0
+
+
+def test_a_checkpoint_that_the_weights_of_now_do_not_come_from_is_refused(
+    copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = copy / "checkpoints" / f"step_000000{END}"
+    shutil.copytree(last, tmp_path / "aside")
+    assert main(["checkpoint", "rewind", str(copy), "--to", "30", "--past", "31"]) == 0
+    shutil.copytree(tmp_path / "aside", last)
+    assert main(["checkpoint", "rewind", str(copy), "--to", str(END)]) == EXIT_USER_ERROR
+    assert f"{last}: the weights of now do not come from it; go back to another one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_configured(seed=5), "the order of samples has changed since (seed: 1234 → 5); go back to a later one"),
+        (
+            lambda event: None if (event["event"], event.get("step")) == (SAVED, 20) else event,
+            "the ledger has no record of it; go back to an older one",
+        ),
+    ],
+    ids=["order", "record"],
+)
+def test_a_checkpoint_whose_place_in_the_data_is_not_known_is_refused(
+    change: Callable[[Event], Event | None], said: str, copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _retold(copy, change)
+    assert main(["checkpoint", "rewind", str(copy), "--to", "20"]) == EXIT_USER_ERROR
+    assert f"{copy}/checkpoints/step_00000020: {said}" in capsys.readouterr().err
