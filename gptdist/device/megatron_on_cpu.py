@@ -5,7 +5,10 @@ there is a GPU. Where there is none, these few functions answer for the CPU inst
 touched.
 """
 
+import contextlib
 import logging
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -15,7 +18,8 @@ def install() -> None:
     """Put the stand-ins in place; a second call changes nothing."""
     if torch.cuda.is_available() or getattr(torch.cuda.current_device, "is_stand_in", False):
         return
-    from megatron.core.tensor_parallel import random as megatron_random
+    with _without_needless_imports():
+        from megatron.core.tensor_parallel import random as megatron_random
 
     def current_device() -> torch.device:
         return torch.device("cpu")
@@ -44,3 +48,26 @@ def install() -> None:
     megatron_random._set_cuda_rng_state = set_state
     # Inside a fork of its tracker megatron-core warns that the CPU's random state moved: here that is the one it moves.
     logging.getLogger("megatron.core.tensor_parallel.random").setLevel(logging.ERROR)
+
+
+@contextlib.contextmanager
+def _without_needless_imports() -> Iterator[None]:
+    """Have megatron-core imported without torch's compiler and wandb: a fifth of the processor time of a rank's start.
+
+    It asks for the compiler at each of its small functions, which then run as they are: on a CPU the first call of one
+    would wait for a C++ compiler. wandb it needs for a trainer of its own.
+    """
+    compiler, has_wandb = torch.compile, "wandb" in sys.modules
+    torch.compile = _as_it_is  # type: ignore[assignment]  # one of its overloads is enough
+    if not has_wandb:
+        sys.modules["wandb"] = None  # type: ignore[assignment]  # an import of it fails
+    try:
+        yield
+    finally:
+        torch.compile = compiler
+        if not has_wandb:
+            del sys.modules["wandb"]
+
+
+def _as_it_is(function: Callable[..., Any] | None = None, **_: Any) -> Callable[..., Any]:
+    return _as_it_is if function is None else function
