@@ -5,6 +5,12 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+
+from gptdist.device import megatron_on_cpu
+
+megatron_on_cpu.install()  # before megatron-core is imported, or all comes with it that a CPU does without
+
+# ruff: noqa: E402
 from megatron.core import parallel_state
 
 from gptdist.mesh.context import ContextPart

@@ -105,11 +105,9 @@ def uncollected() -> Iterator[None]:
 def _run(config: RunConfig, rank: int, heartbeat: Heartbeat, stop_signal: StopSignal) -> StopReason:
     warnings.filterwarnings("ignore", module=r"megatron|deepspeed|torch")
     with uncollected():
-        from gptdist.device import megatron_on_cpu
         from gptdist.device.device import prepare_deepspeed
 
         prepare_deepspeed()
-        megatron_on_cpu.install()
         from gptdist.mesh.groups import destroy_mesh
         from gptdist.train.build import build, join
         from gptdist.train.lock import lock_folder

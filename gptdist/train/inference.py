@@ -9,7 +9,6 @@ from torch._C._distributed_c10d import HashStore
 from gptdist.checkpoint.load import load_weights
 from gptdist.checkpoint.read import CheckpointReader
 from gptdist.config.model import ModelConfig
-from gptdist.device import megatron_on_cpu
 from gptdist.device.device import choose_device
 from gptdist.mesh.groups import Mesh, make_mesh
 from gptdist.mesh.layout import Layout
@@ -27,7 +26,6 @@ def lone_process_group() -> None:
 
 def single_process_mesh() -> Mesh:
     """Return the mesh of this process alone; megatron-core asks for process groups even then."""
-    megatron_on_cpu.install()
     lone_process_group()
     return make_mesh(Layout(1, 1, 1, 1), _PATIENCE)
 

@@ -21,11 +21,9 @@ from gptdist.train.__main__ import main
 def _rank(until: int, report: Path, target: Path | None, config: RunConfig, rank: int) -> None:
     warnings.filterwarnings("ignore", module=r"megatron|deepspeed|torch")
     logging.getLogger("gptdist").setLevel(logging.WARNING)
-    from gptdist.device import megatron_on_cpu
     from gptdist.device.device import prepare_deepspeed
 
     prepare_deepspeed()
-    megatron_on_cpu.install()
     from gptdist.mesh.groups import destroy_mesh
 
     found = replay(config, until, target)

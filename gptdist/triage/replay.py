@@ -11,7 +11,6 @@ from gptdist.config.retention import KeepConfig
 from gptdist.config.run import RunConfig
 from gptdist.config.telemetry import TelemetryConfig
 from gptdist.data.attempts import Attempt
-from gptdist.device import megatron_on_cpu
 from gptdist.device.device import prepare_deepspeed
 from gptdist.mesh.groups import destroy_mesh
 
@@ -44,7 +43,6 @@ def replay(config: RunConfig, checkpoint: Path, until: int, scratch: Path) -> Pa
         GptDistError: the run cannot be built here.
     """
     prepare_deepspeed()
-    megatron_on_cpu.install()
     # megatron-core and DeepSpeed look at the device as they are imported.
     from gptdist.train.build import build, join
     from gptdist.train.inference import lone_process_group

@@ -138,12 +138,10 @@ def _gradients(
     ordinary: Sequence[int],
 ) -> tuple[Gradients, Losses]:
     """Compute gradients and losses of samples with weights from before the trouble."""
-    from gptdist.device import megatron_on_cpu
     from gptdist.errors import CheckpointError
 
     if way_back.checkpoint is None:
         raise CheckpointError("; ".join(way_back.problems))
-    megatron_on_cpu.install()
     from gptdist.checkpoint.read import CheckpointReader
     from gptdist.mesh.groups import destroy_mesh
     from gptdist.train.inference import single_process_mesh

@@ -7,11 +7,9 @@ import warnings
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 warnings.filterwarnings("ignore")
 
-from gptdist.device import megatron_on_cpu  # noqa: E402 - the environment comes first
 from gptdist.device.device import prepare_deepspeed  # noqa: E402
 
 prepare_deepspeed()
-megatron_on_cpu.install()
 
 import s3fs  # noqa: E402, F401
 
