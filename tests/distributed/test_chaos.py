@@ -23,7 +23,7 @@ KILLS = 26
 """Of each layout."""
 
 STEPS = 60
-LONGEST_SHARE = 0.6
+LONGEST_SHARE = 0.4
 """Of the time that a whole run takes here: after so long at the latest a rank dies, unless its run is done by then."""
 
 PATIENCE_SECONDS = 120.0
