@@ -80,7 +80,21 @@ def resolve_checkpoint(path: Path) -> Path:
         newest, _ = newest_whole(folder)
         if newest is not None:
             return newest
-    raise CheckpointError(f"{path}: holds no checkpoint; name a run folder or one of its checkpoints/step_… folders")
+    raise CheckpointError(_none_in(path))
+
+
+def expect_checkpoint(path: Path) -> None:
+    """Refuse where ``resolve_checkpoint`` would for want of any checkpoint, by names alone: before torch is loaded.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if not ((path / MANIFEST_NAME).is_file() or step_folders(path / "checkpoints") or step_folders(path)):
+        raise CheckpointError(_none_in(path))
+
+
+def _none_in(path: Path) -> str:
+    return f"{path}: holds no checkpoint; name a run folder or one of its checkpoints/step_… folders"
 
 
 def named_checkpoint(path: Path) -> tuple[Path, Manifest]:

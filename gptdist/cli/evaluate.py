@@ -5,10 +5,8 @@ from pathlib import Path
 
 from gptdist.cli.answer import add_json, answer, print_json
 from gptdist.cli.judge_options import add_judge_arguments
+from gptdist.cli.model_folder import CONFIG_FILE, expect_model
 from gptdist.cli.quiet import hidden_libraries
-
-CONFIG_FILE = "config.json"
-"""A folder with it is in the Hugging Face layout."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +34,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
         evaluate_tasks(arguments)
     elif _is_of_a_run(arguments):
+        expect_model(arguments.checkpoint)
         _evaluate(arguments)
     else:
         _judge(arguments)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptdist.cli.answer import add_json, answer
+from gptdist.cli.model_folder import expect_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,6 +87,7 @@ def _add_parts(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Export, and print what was written and how it compares."""
     _check_target(arguments)
+    expect_model(arguments.checkpoint)
     if arguments.to == "hf":
         _export(arguments)
     else:

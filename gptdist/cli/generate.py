@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from gptdist.cli.model_folder import expect_model
 from gptdist.compress.sampling import SamplingOptions
 from gptdist.errors import ConfigError
 
@@ -43,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if problems := options.problems():
         raise ConfigError(problems)
+    expect_model(arguments.model)
     # not before: importing torch and transformers takes seconds, and the values can be refused without them
     from gptdist.compress.generate import continue_prompt, open_text_model, read_prompt
 

@@ -159,8 +159,15 @@ def test_non_utf8_file(folder: Path) -> None:
 
 
 def test_checkpoint_that_is_not_there(folder: Path) -> None:
-    for command in (["checkpoint", "verify"], ["checkpoint", "list"]):
-        _expect(folder, [*command, "nothing"], "nothing: holds no checkpoint; name a run folder")
+    for command in (
+        ["checkpoint", "verify", "nothing"],
+        ["checkpoint", "list", "nothing"],
+        ["evaluate", "nothing"],
+        ["generate", "nothing", "--prompt", "x"],
+        ["export", "nothing", "--to", "hf", "--output", "exported"],
+        ["export", "nothing", "--to", "gguf", "--output", "exported"],
+    ):
+        _expect(folder, command, "nothing: holds no checkpoint; name a run folder")
 
 
 def test_another_preset_than_the_checkpoints(folder: Path) -> None:

@@ -1,0 +1,18 @@
+"""The model that a command is given: whether there is one is said before torch is loaded, which takes seconds."""
+
+from pathlib import Path
+
+CONFIG_FILE = "config.json"
+"""A folder with it is in the Hugging Face layout."""
+
+
+def expect_model(path: Path) -> None:
+    """Refuse a folder that is neither in the Hugging Face layout nor holds a checkpoint, by names alone.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    from gptdist.checkpoint.find import expect_checkpoint
+
+    if not (path / CONFIG_FILE).is_file():
+        expect_checkpoint(path)
