@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from gptdist.cli.answer import add_json, print_json
 from gptdist.cli.judge_options import add_judge_arguments
+from gptdist.cli.model_folder import expect_model
 from gptdist.cli.quiet import hidden_libraries
 from gptdist.compress.judge.metrics import FIDELITY, Gate, parse_gates
-from gptdist.errors import EXIT_DONE, EXIT_FAILED, ConfigError
+from gptdist.errors import EXIT_DONE, EXIT_FAILED, CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from gptdist.compress.judge.judge import Judgement
@@ -69,6 +70,11 @@ def _checked(arguments: argparse.Namespace) -> tuple[Gate, ...]:
         gates = parse_gates(arguments.max_regress)
     except ConfigError as error:
         bad += error.problems
+    for path in dict.fromkeys(arguments.models):
+        try:
+            expect_model(path)
+        except CheckpointError as error:
+            bad += error.problems
     if bad:
         raise ConfigError(bad)
     return gates

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gptdist.cli.answer import answer
+from gptdist.cli.model_folder import expect_model
 from gptdist.cli.prune_structure import add_importance
 from gptdist.cli.prune_weights import add_calibration
 
@@ -49,6 +50,7 @@ def _run(arguments: argparse.Namespace) -> None:
         problems.append(f"--output: '{output}' is a file; name a folder")
     if problems:
         raise ConfigError(problems)
+    expect_model(arguments.model)
     # megatron-core says at import that optional CUDA libraries are not there; nothing here needs them
     warnings.filterwarnings("ignore", module=r"megatron")
     from gptdist.compress.calibration import CalibrationOptions

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gptdist.cli.answer import answer
+from gptdist.cli.model_folder import expect_model
 from gptdist.cli.prune_weights import add_calibration
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
     if problems := _problems(arguments):
         raise ConfigError(problems)
+    expect_model(arguments.model)
     # megatron-core says at import that optional CUDA libraries are not there; nothing here needs them
     warnings.filterwarnings("ignore", module=r"megatron")
     from gptdist.compress.prune.structure import prune_structure

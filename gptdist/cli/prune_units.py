@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gptdist.cli.answer import answer
+from gptdist.cli.model_folder import expect_model
 
 if TYPE_CHECKING:
     from gptdist.compress.prune.options import UnitOptions
@@ -44,6 +45,7 @@ def _options(arguments: argparse.Namespace) -> "UnitOptions":
 def _run(arguments: argparse.Namespace) -> None:
     import warnings
 
+    expect_model(arguments.model)
     # megatron-core says at import that optional CUDA libraries are not there; nothing here needs them
     warnings.filterwarnings("ignore", module=r"megatron")
     from gptdist.compress.prune.units import layer_lines, prune_units

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gptdist.cli.answer import answer
+from gptdist.cli.model_folder import expect_model
 
 if TYPE_CHECKING:
     from gptdist.compress.prune.options import WeightOptions
@@ -73,6 +74,7 @@ def _run(arguments: argparse.Namespace) -> None:
     options = _options(arguments)
     if problems := options.problems():
         raise ConfigError(problems)
+    expect_model(arguments.model)
     # megatron-core says at import that optional CUDA libraries are not there; nothing here needs them
     warnings.filterwarnings("ignore", module=r"megatron")
     from gptdist.compress.prune.weights import prune_weights

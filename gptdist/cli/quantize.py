@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from gptdist.cli.answer import add_json, answer
+from gptdist.cli.model_folder import expect_model
 from gptdist.cli.quiet import hidden_libraries
 from gptdist.compress.judge.metrics import Gate, parse_gates
 from gptdist.compress.quantize.options import BACKENDS, SCHEMES, TORCHAO, QuantizeOptions
@@ -56,6 +57,7 @@ def _run(arguments: argparse.Namespace) -> int:
         bad += error.problems
     if bad:
         raise ConfigError(bad)
+    expect_model(arguments.model)
     from gptdist.cli.judge_options import held_out_options
     from gptdist.compress.quantize.quantize import RegressedError, quantize_model
 

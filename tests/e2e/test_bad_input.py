@@ -166,8 +166,15 @@ def test_checkpoint_that_is_not_there(folder: Path) -> None:
         ["generate", "nothing", "--prompt", "x"],
         ["export", "nothing", "--to", "hf", "--output", "exported"],
         ["export", "nothing", "--to", "gguf", "--output", "exported"],
+        ["quantize", "nothing", "--scheme", "int8", "--output", "small"],
+        ["prune", "weights", "nothing", "--method", "magnitude", "--ratio", "0.5", "--output", "small"],
+        ["prune", "structure", "nothing", "--target-parameters", "0.5", "--output", "small"],
+        ["prune", "units", "nothing", "--ratio", "0.5", "--output", "small"],
+        ["prune", "sensitivity", "nothing", "--output", "small"],
     ):
         _expect(folder, command, "nothing: holds no checkpoint; name a run folder")
+    said = (f"{name}: holds no checkpoint; name a run folder" for name in ("nothing", "none"))
+    _expect(folder, ["compare", "nothing", "none"], *said)
 
 
 def test_another_preset_than_the_checkpoints(folder: Path) -> None:
