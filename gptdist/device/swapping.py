@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from gptdist.config.memory import MemoryConfig
+from gptdist.device.joined_sources import joined_sources
 from gptdist.errors import TrainingError
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ def load_async_io(local_rank: int) -> None:
     """
     # Build tools are called by name, and an environment that is not activated has none of its own.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    import deepspeed
     from deepspeed.ops.op_builder import AsyncIOBuilder
     from torch.utils.cpp_extension import _get_build_directory
 
@@ -57,7 +59,8 @@ def load_async_io(local_rank: int) -> None:
             if not (folder / f"{name}.so").exists():
                 logger.info("compiling DeepSpeed's %s into %s, once on this machine: it takes minutes", name, folder)
     try:
-        AsyncIOBuilder().load(verbose=False)
+        with joined_sources(deepspeed.__version__):
+            AsyncIOBuilder().load(verbose=False)
     except (RuntimeError, ImportError) as error:
         raise TrainingError(
             f"memory.nvme_path: swapping needs DeepSpeed's async_io, which does not load "
