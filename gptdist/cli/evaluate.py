@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gptdist.cli.answer import add_json, answer, print_json
 from gptdist.cli.judge_options import add_judge_arguments
-from gptdist.cli.model_folder import CONFIG_FILE, expect_model
+from gptdist.cli.model_folder import CONFIG_FILE
 from gptdist.cli.quiet import hidden_libraries
 
 
@@ -34,7 +34,9 @@ def _run(arguments: argparse.Namespace) -> None:
 
         evaluate_tasks(arguments)
     elif _is_of_a_run(arguments):
-        expect_model(arguments.checkpoint)
+        from gptdist.checkpoint.find import expect_checkpoint
+
+        expect_checkpoint(arguments.checkpoint)
         _evaluate(arguments)
     else:
         _judge(arguments)

@@ -87,10 +87,13 @@ def _add_parts(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Export, and print what was written and how it compares."""
     _check_target(arguments)
-    expect_model(arguments.checkpoint)
     if arguments.to == "hf":
+        from gptdist.checkpoint.find import expect_checkpoint
+
+        expect_checkpoint(arguments.checkpoint)
         _export(arguments)
     else:
+        expect_model(arguments.checkpoint)
         _export_otherwise(arguments)
     return 0
 

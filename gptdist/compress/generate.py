@@ -60,7 +60,7 @@ def open_text_model(path: Path, chosen_tokenizer: Path | None = None, *, dtype: 
         ExportError: the model has no counterpart, or the tokenizer is missing or another one.
     """
     if not path.exists():
-        raise CheckpointError(f"{path}: does not exist; name a run, a checkpoint or an exported folder")
+        raise CheckpointError(f"{path}: does not exist; name a run, a checkpoint or a Hugging Face folder")
     text_model = _open_exported(path) if (path / "config.json").is_file() else _open_checkpoint(path, chosen_tokenizer)
     device = choose_device("auto", dtype, 0)
     if getattr(text_model.model, "hf_quantizer", None) is not None:

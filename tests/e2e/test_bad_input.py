@@ -163,8 +163,14 @@ def test_checkpoint_that_is_not_there(folder: Path) -> None:
         ["checkpoint", "verify", "nothing"],
         ["checkpoint", "list", "nothing"],
         ["evaluate", "nothing"],
-        ["generate", "nothing", "--prompt", "x"],
         ["export", "nothing", "--to", "hf", "--output", "exported"],
+    ):
+        _expect(folder, command, "nothing: holds no checkpoint; name a run folder")
+
+
+def test_model_that_is_not_there(folder: Path) -> None:
+    for command in (
+        ["generate", "nothing", "--prompt", "x"],
         ["export", "nothing", "--to", "gguf", "--output", "exported"],
         ["quantize", "nothing", "--scheme", "int8", "--output", "small"],
         ["prune", "weights", "nothing", "--method", "magnitude", "--ratio", "0.5", "--output", "small"],
@@ -172,9 +178,11 @@ def test_checkpoint_that_is_not_there(folder: Path) -> None:
         ["prune", "units", "nothing", "--ratio", "0.5", "--output", "small"],
         ["prune", "sensitivity", "nothing", "--output", "small"],
     ):
-        _expect(folder, command, "nothing: holds no checkpoint; name a run folder")
-    said = (f"{name}: holds no checkpoint; name a run folder" for name in ("nothing", "none"))
+        _expect(folder, command, "nothing: does not exist; name a run, a checkpoint or a Hugging Face folder")
+    said = (f"{name}: does not exist; name a run" for name in ("nothing", "none"))
     _expect(folder, ["compare", "nothing", "none"], *said)
+    (folder / "empty").mkdir()
+    _expect(folder, ["generate", "empty", "--prompt", "x"], "empty: holds no checkpoint; name a run folder")
 
 
 def test_another_preset_than_the_checkpoints(folder: Path) -> None:

@@ -196,7 +196,7 @@ def test_a_character_the_terminal_lacks_does_not_stop_it(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere", "--prompt", "x"], "nowhere: does not exist; name a run, a checkpoint or an exported folder"),
+        (["nowhere", "--prompt", "x"], "nowhere: does not exist; name a run, a checkpoint or a Hugging Face folder"),
         ([".", "--prompt", "\udcff"], "--prompt: not UTF-8 at character 0; give UTF-8 text"),
         ([".", "--prompt-file", "missing.txt"], "missing.txt: No such file or directory; check the path"),
         ([".", "--prompt-file", "latin1.txt"], "latin1.txt: not UTF-8 at byte 1; save it as UTF-8"),
@@ -220,7 +220,7 @@ def test_bad_input_is_one_line_and_status_2(
 
 
 def test_missing_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="does not exist; name a run, a checkpoint or an exported folder"):
+    with pytest.raises(CheckpointError, match="does not exist; name a run, a checkpoint or a Hugging Face folder"):
         open_text_model(tmp_path / "nowhere")
 
 
