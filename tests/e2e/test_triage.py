@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from gptdist.checkpoint.audit import audit
+from gptdist.checkpoint.find import LATEST_NAME
 from gptdist.cli.main import main
 from gptdist.errors import EXIT_USER_ERROR, CheckpointError
 from gptdist.telemetry.ledger import LEDGER_NAME, SAVED, line_digest, read_json_lines
@@ -187,6 +188,7 @@ def test_a_rewind_by_hand_passes_the_garbage_over(folder: Path, copy: Path, caps
     ]
     assert main(words) == 0
     assert capsys.readouterr().out.startswith(told)
+    assert (copy / "checkpoints" / LATEST_NAME).read_text() == "step_00000030"
     assert main(["checkpoint", "verify", str(copy)]) == 0
     assert main(["audit", str(copy)]) == 0
     assert "8 passed over by 1 rewinds; none twice, none left out" in capsys.readouterr().out
