@@ -5,6 +5,7 @@ which each of DeepSpeed's own headers, of which some have no guard, stands once.
 """
 
 import contextlib
+import fcntl
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,7 +33,10 @@ def joined_sources(version: str) -> Iterator[None]:
         folder = Path(cpp_extension._get_build_directory(name, verbose=False))
         headers = [Path(path) for path in extra_include_paths if "csrc" in Path(path).parts]
         more["extra_cflags"] = [flag for flag in more["extra_cflags"] if flag != "-g"]  # a fifth, and nobody debugs it
-        return plain(name, join(sources, headers, folder), extra_include_paths=extra_include_paths, **more)
+        with (folder / "joined.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the ranks of a machine come at once
+            joined = join(sources, headers, folder)
+        return plain(name, joined, extra_include_paths=extra_include_paths, **more)
 
     if version.startswith(TESTED_DEEPSPEED):
         cpp_extension.load = load  # type: ignore[assignment]  # as DeepSpeed calls it, by keywords

@@ -2,6 +2,8 @@
 
 import shutil
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,28 @@ def test_only_versions_that_were_tried(version: str, is_joined: bool) -> None:
     with joined_sources(version):
         assert (cpp_extension.load is not plain) is is_joined
     assert cpp_extension.load is plain
+
+
+def test_ranks_that_come_at_once_write_it_once(
+    sources: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch.utils import cpp_extension
+
+    written: list[Path] = []
+
+    def slow(path: Path, content: bytes) -> None:
+        written.append(path)
+        time.sleep(0.2)
+        path.write_bytes(content)
+
+    monkeypatch.setattr("gptdist.device.joined_sources.write_whole", slow)
+    monkeypatch.setattr(cpp_extension, "_get_build_directory", lambda name, verbose: str(tmp_path))
+    monkeypatch.setattr(cpp_extension, "load", lambda name, sources, **_: sources)
+    headers = [str(tmp_path / "csrc" / "py_lib"), str(tmp_path / "csrc" / "common")]
+    with joined_sources(TESTED_DEEPSPEED), ThreadPoolExecutor(4) as ranks:
+        loads = [
+            ranks.submit(cpp_extension.load, "all", sources=sources, extra_include_paths=headers, extra_cflags=["-g"])
+            for _ in range(4)
+        ]
+        assert len({tuple(one.result()) for one in loads}) == 1
+    assert len(written) == 1
