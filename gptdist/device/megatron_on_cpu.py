@@ -52,7 +52,7 @@ def install() -> None:
 
 @contextlib.contextmanager
 def _without_needless_imports() -> Iterator[None]:
-    """Have megatron-core imported without torch's compiler and wandb: a fifth of the processor time of a rank's start.
+    """Have megatron-core imported without torch's compiler and wandb: over a fifth of the processor time of its start.
 
     It asks for the compiler at each of its small functions, which then run as they are: on a CPU the first call of one
     would wait for a C++ compiler. wandb it needs for a trainer of its own.
