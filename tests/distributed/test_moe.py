@@ -44,11 +44,13 @@ def reference(folder: Path) -> Trained:
     return _train(folder, ONE_RANK)
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("layout", [*EXPERT_LAYOUTS, *SPLIT_EXPERT_LAYOUTS], ids=str)
 def test_layout_equals_one_rank(folder: Path, reference: Any, layout: TestedLayout) -> None:
     assert_same_training(_train(folder, layout), reference)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("layout", [ZERO3, SEQUENCE_ZERO2], ids=str)
 def test_recomputed_experts_give_the_same_losses(folder: Path, reference: Any, layout: TestedLayout) -> None:
     kept, _ = _train(folder, layout, run_dir=str(folder / f"kept-{layout}"))
@@ -60,6 +62,7 @@ def test_recomputed_experts_give_the_same_losses(folder: Path, reference: Any, l
 BF16 = {"training": {"precision": "bf16"}}
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize(
     ("layout", "changes"),
     [(TENSOR, {}), (SEQUENCE_ZERO3, {}), (TENSOR_DATA, BF16), (SPLIT, {}), (SPLIT_ZERO1, BF16)],
