@@ -1,6 +1,7 @@
 """What every test leaves as it found it, and which tests come first."""
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,11 @@ LONGEST_FIRST = (
     "e2e/test_documents.py",
 )
 """Files of minutes. The first of them makes the demo, on which the last would wait if both began at once."""
+
+
+def pytest_configure() -> None:
+    """Let every process of the tests compute with one thread: two files at a time have the cores busy."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.hookimpl(tryfirst=True)

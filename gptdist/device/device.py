@@ -1,5 +1,6 @@
 """CPU or CUDA: what follows from the choice."""
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -10,6 +11,7 @@ from typing import Literal
 import torch
 
 from gptdist.device import deepspeed_on_gloo
+from gptdist.device.uncompiled import without_compiler
 from gptdist.errors import TrainingError
 
 DENSE_BF16_FLOPS = {
@@ -100,7 +102,7 @@ def peak_flops(device: Device) -> tuple[float, str] | None:
     return None
 
 
-def _measured_matmul_flops(size: int = 1024, repeats: int = 5) -> float:
+def _measured_matmul_flops(size: int = 1024, repeats: int = 3) -> float:
     left, right = torch.ones(size, size), torch.ones(size, size)
     fastest = float("inf")
     for _ in range(repeats):
@@ -125,11 +127,17 @@ def keep_freed_memory() -> None:
 def prepare_deepspeed() -> None:
     """Keep DeepSpeed from compiling a C++ communication op at start-up, and from gathering by gloo.
 
+    On a CPU it is kept from importing torch's compiler, too, for an optimizer that is not used.
+
     Call it before DeepSpeed is initialised. The build takes minutes, and one that is killed leaves a lock that every
     later start waits for. Only ``inference_all_reduce`` would use the op.
     """
-    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+    has_cuda = torch.cuda.is_available()
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if has_cuda else "cpu")
     import deepspeed
 
+    if not has_cuda:
+        with without_compiler(), contextlib.suppress(ImportError):  # as DeepSpeed does, which asks for it at its start
+            import deepspeed.runtime.zero.muon.muon_optimizer
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed_on_gloo.install()

@@ -8,17 +8,19 @@ touched.
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+
+from gptdist.device.uncompiled import without_compiler
 
 
 def install() -> None:
     """Put the stand-ins in place; a second call changes nothing."""
     if torch.cuda.is_available() or getattr(torch.cuda.current_device, "is_stand_in", False):
         return
-    with _without_needless_imports():
+    with without_compiler(), _without_wandb():
         from megatron.core.tensor_parallel import random as megatron_random
 
     def current_device() -> torch.device:
@@ -51,23 +53,13 @@ def install() -> None:
 
 
 @contextlib.contextmanager
-def _without_needless_imports() -> Iterator[None]:
-    """Have megatron-core imported without torch's compiler and wandb: over a fifth of the processor time of its start.
-
-    It asks for the compiler at each of its small functions, which then run as they are: on a CPU the first call of one
-    would wait for a C++ compiler. wandb it needs for a trainer of its own.
-    """
-    compiler, has_wandb = torch.compile, "wandb" in sys.modules
-    torch.compile = _as_it_is  # type: ignore[assignment]  # one of its overloads is enough
+def _without_wandb() -> Iterator[None]:
+    """Have megatron-core imported without wandb, which it needs for a trainer of its own."""
+    has_wandb = "wandb" in sys.modules
     if not has_wandb:
         sys.modules["wandb"] = None  # type: ignore[assignment]  # an import of it fails
     try:
         yield
     finally:
-        torch.compile = compiler
         if not has_wandb:
             del sys.modules["wandb"]
-
-
-def _as_it_is(function: Callable[..., Any] | None = None, **_: Any) -> Callable[..., Any]:
-    return _as_it_is if function is None else function

@@ -26,7 +26,7 @@ from tests.support.ranks import run_ranks
 
 ONE_RANK = TestedLayout(1, 0, 1)
 EVERY = 7
-"""Of the layouts, each so many-th is enough for `make test`; no number that a switch of layouts has comes round in it."""
+"""Of the layouts `make test` takes each so many-th: as no switch has 7 settings, all settings are among them."""
 
 
 class Saved(NamedTuple):

@@ -22,6 +22,7 @@ from tests.support.datasets import GPT2
 from tests.support.jobs import train_run
 from tests.support.planted import PLANTED, write_planted
 from tests.support.ranks import repository, run_ranks
+from tests.support.step_folders import rewrite_manifest
 
 END, SPIKE = 38, 35
 BAD = {243, 246, 273, 278}
@@ -206,6 +207,19 @@ def test_a_rewind_by_hand_passes_the_garbage_over(folder: Path, copy: Path, caps
     assert status == 0
     assert f"the run went back by hand from step {END} to 30, and passed over samples 240 to 247" in out
     assert "no need to go back: step 31 of attempt 1 was undone" in out
+
+
+def test_steps_that_were_skipped_before_count_no_more_but_rewinds_and_what_is_usual_do(copy: Path) -> None:
+    """Else the first skipped step behind it could be one too many; other attempts would go back without an end."""
+    step = copy / "checkpoints" / "step_00000030"
+    tree = json.loads((step / "manifest.json").read_text())
+    usual = tree["progress"]["guards"]["losses"]
+    assert usual
+    tree["progress"]["guards"] |= {"skipped_steps": [27, 29], "rewinds": 1}
+    rewrite_manifest(step, tree)
+    rewind(plan_rewind(copy, 30, 31))
+    guards = json.loads((step / "manifest.json").read_text())["progress"]["guards"]
+    assert (guards["skipped_steps"], guards["rewinds"], guards["losses"]) == ([], 1, usual)
 
 
 def test_a_rewind_that_breaks_off_leaves_a_run_that_goes_on(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""megatron-core is imported without what it does not use on a CPU, and leaves torch as it was."""
+"""Libraries are imported without what they do not use on a CPU, and leave torch as it was."""
 
 import subprocess
 import sys
@@ -12,7 +12,10 @@ PROGRAM = """
 import sys, torch
 before = torch.compile
 from gptdist.device import megatron_on_cpu
+from gptdist.device.device import prepare_deepspeed
 megatron_on_cpu.install()
+prepare_deepspeed()
+import deepspeed.runtime.zero.muon.muon_optimizer
 import megatron.core.activations, megatron.core.transformer.moe.moe_layer
 assert torch.compile is before
 assert megatron.core.activations.squared_relu(torch.tensor(3.0)) == 9.0
