@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,8 +23,13 @@ LONGEST_FIRST = (
 
 
 def pytest_configure() -> None:
-    """Let every process of the tests compute with one thread: two files at a time have the cores busy."""
+    """Let every process of the tests compute with one thread, as two files at a time have the cores busy.
+
+    And let Ctrl-C end it: a shell has what it starts in the background ignore that, with all that comes of it.
+    """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -82,7 +82,7 @@ class Constants:
     attention_cpu: float = 0.3
     """Fraction of peak FLOP/s of attention on a CPU."""
 
-    process_bytes: float = 0.5 * 2**30
+    process_bytes: float = 0.45 * 2**30
     """Main memory of a rank on a CPU that no tensor explains: interpreter, libraries, files that were read."""
 
     @classmethod

@@ -172,7 +172,6 @@ def peak_of_steps(tree: dict[str, Any], steps: int) -> tuple[list[float], int, i
     return losses, kept.peak, run.mesh.place.pp_rank
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("layout", BUDGET_LAYOUTS, ids=str)
 def test_a_budget_is_kept_and_losses_stay(layout: TestedLayout, tmp_path: Path) -> None:
     _keeps_budgets(layout, tmp_path, MODERN | DROPOUT | {"num_layers": 4}, SPARE)

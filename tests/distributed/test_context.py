@@ -62,7 +62,6 @@ def test_validation_loss_and_bits_per_byte(folder: Path, layout: TestedLayout) -
         assert seen == pytest.approx(expected, abs=LOSS_TOLERANCE)
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize(("layout", "precision"), [(C1, "fp32"), (C2, "bf16"), (C3, "bf16"), (TC3, "fp32")], ids=str)
 def test_same_layout_resumes_bit_for_bit_with_dropout(folder: Path, layout: TestedLayout, precision: str) -> None:
     changes = {"model": GPT2 | DROPOUT, "training": {"precision": precision}}
@@ -70,7 +69,6 @@ def test_same_layout_resumes_bit_for_bit_with_dropout(folder: Path, layout: Test
     assert _trained(folder, f"same-{layout}-{precision}", layout, 4, **changes) == whole[2:]
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize(("before", "after"), [(ONE_RANK, C1), (C3, ONE_RANK), (TC3, C1)], ids=str)
 def test_other_layout_goes_on(folder: Path, before: TestedLayout, after: TestedLayout) -> None:
     whole = _trained(folder, f"{before}-{after}", before, 4, 2, model=MODERN)
@@ -84,7 +82,6 @@ def test_bf16_follows_fp32(folder: Path) -> None:
     assert [loss for _, loss, _ in seen] == pytest.approx([loss for _, loss, _ in expected], abs=BF16_TOLERANCE)
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("kind", ["attention", "full"])
 def test_recomputed_activations_give_the_same_losses(folder: Path, kind: str) -> None:
     model = GPT2 | DROPOUT

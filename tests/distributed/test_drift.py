@@ -43,7 +43,6 @@ def test_ranks_hold_the_same(layout: TestedLayout, tmp_path: Path) -> None:
     assert run_ranks(layout.world_size, after_a_flip, tree, None, -1) == [""] * layout.world_size
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize(
     ("layout", "name", "rank", "what"),
     [

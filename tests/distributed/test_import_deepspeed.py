@@ -65,7 +65,6 @@ def _import(config: Path, output: str = "imported", source: str = "run/theirs", 
     return main(argv)
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize(
     ("layout", "precision", "model"),
     [pytest.param(*case, id=f"{case[0]}-{case[1]}", marks=[NEEDS_FP16] if case[1] == "fp16" else []) for case in CASES],

@@ -48,7 +48,6 @@ def begin_and_save(tree) -> None:
     save(open_run(tree), is_final=True)
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize(
     ("layout", "precision"), [*((layout, "fp32") for layout in LAYOUTS), (LAYOUTS[1], "bf16")], ids=str
 )

@@ -103,7 +103,6 @@ def test_one_rank_is_bit_for_bit_what_masks_by_hand_do_and_resumes(folder: Path,
         assert torch.equal(whole.weight(name), torn.weight(name)), name
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_zeros_stay_on_every_layout(folder: Path, by_hand, layout: TestedLayout) -> None:
     tree = _tree(folder, str(layout), layout)

@@ -40,7 +40,6 @@ def reference(folder: Path) -> Trained:
     return train_on(ONE_RANK, _tree(folder, "reference", ONE_RANK, PRUNED))
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_layout_equals_one_rank(folder: Path, reference: Trained, layout: TestedLayout) -> None:
     assert_same_training(train_on(layout, _tree(folder, str(layout), layout, PRUNED)), reference)
@@ -68,7 +67,6 @@ def test_layers_of_one_shape_are_the_model_without(folder: Path) -> None:
     assert shaped == plain, "floats are compared bit for bit"
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("layout", [ONE_RANK, SEQUENCE], ids=str)
 def test_recomputed_layers_give_the_same_losses(folder: Path, layout: TestedLayout) -> None:
     found = {}

@@ -46,7 +46,7 @@ CASES = [
 ] + [(layout, "modern") for layout in (TestedLayout(1, 2, 1), TestedLayout(1, 3, 1), *WIDE_CONTEXT_LAYOUTS)]
 
 
-@pytest.mark.every(7)
+@pytest.mark.every(5)
 @pytest.mark.parametrize(("layout", "model"), CASES, ids=[f"{layout}-{model}" for layout, model in CASES])
 def test_layout_equals_one_rank(folder: Path, reference, layout: TestedLayout, model: str) -> None:
     assert_same_training(_train(folder, layout, model), reference[model])
@@ -69,7 +69,6 @@ def test_biases_of_queries_alone_and_partly_turned_heads_are_split(folder: Path,
     assert_same_training(seen, expected)
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("layout", [LAYOUTS[2], LAYOUTS[4], LAYOUTS[6]], ids=str)
 def test_dropout_is_the_same_on_every_number_of_replicas(folder: Path, layout: TestedLayout) -> None:
     """Masks depend on the samples; attention weights are split by tensor parallelism, so only hidden ones there."""
@@ -85,7 +84,6 @@ def test_dropout_is_the_same_on_every_number_of_replicas(folder: Path, layout: T
     assert abs(seen[0][1] - plain[0][1]) > 100 * LOSS_TOLERANCE, "dropout does nothing"
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("layout", [LAYOUTS[4], LAYOUTS[6], TestedLayout(2, 1, 2, sequence_parallel=True)], ids=str)
 def test_validation_loss_does_not_depend_on_the_layout(folder: Path, layout: TestedLayout) -> None:
     """Five windows a source do not divide by two replicas of two: one replica runs out first."""
@@ -95,7 +93,6 @@ def test_validation_loss_does_not_depend_on_the_layout(folder: Path, layout: Tes
         assert seen == pytest.approx(expected, abs=LOSS_TOLERANCE)
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("layout", [LAYOUTS[2], LAYOUTS[11], TestedLayout(4, 1, 2, sequence_parallel=True)], ids=str)
 def test_documents_are_kept_apart_on_every_layout(folder: Path, layout: TestedLayout) -> None:
     apart = {"separate_documents": True}
@@ -116,7 +113,6 @@ BF16_TOLERANCE = 0.01
 """bf16 keeps 8 bits: losses around 5.5 round by 0.02; sums in another order move them by less."""
 
 
-@pytest.mark.every(4)
 @pytest.mark.parametrize("layout", [LAYOUTS[0], LAYOUTS[2], LAYOUTS[3], LAYOUTS[4], LAYOUTS[6]], ids=str)
 def test_bf16_follows_fp32(folder: Path, reference, layout: TestedLayout) -> None:
     tree = run_tree(folder, training={"precision": "bf16"}, run_dir=str(folder / f"bf16-{layout}"), **layout.sections())

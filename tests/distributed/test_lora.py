@@ -66,7 +66,6 @@ def references(folder: Path) -> dict[str, tuple[list[tuple[int, float, float]], 
     return found
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize(
     ("layout", "model"),
     [*((layout, "llama") for layout in LAYOUTS), (LAYOUTS[3], "gpt2"), (LAYOUTS[4], "gpt2")],
@@ -175,7 +174,6 @@ def test_the_same_command_resumes_here_bit_for_bit_and_on_another_layout(folder:
         run_ranks(1, train_steps, lora_tree(folder, "torn", lora=None), STEPS)
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("stage", [1, 3])  # DeepSpeed has no bf16 at stage 0, and 2 is cut as 1 is
 def test_in_bf16_frozen_weights_are_saved_as_they_are_used_and_a_resume_is_exact(folder: Path, stage: int) -> None:
     layout = TestedLayout(2, stage, 1)

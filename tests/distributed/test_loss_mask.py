@@ -79,7 +79,6 @@ def test_equals_plain_cross_entropy_over_counted_tokens(folder: Path, reference)
             assert seen[0] == pytest.approx(validation, abs=LOSS_TOLERANCE)
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize(
     ("layout", "micro_batch_size"),
     [

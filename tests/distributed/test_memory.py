@@ -77,7 +77,7 @@ def held_after_a_step(tree: dict[str, Any]) -> tuple[int, int]:
     return tensor_bytes() - before, run.mesh.place.pp_rank
 
 
-@pytest.mark.every(4)
+@pytest.mark.every(3)
 @pytest.mark.parametrize(
     ("layout", "model", "precision", "kind"),
     [(*case, "adamw") for case in CASES] + KINDS,
@@ -104,7 +104,6 @@ def test_states_are_those_of_the_formula(
         assert held == pytest.approx(expected.states + expected.host, rel=SPARE)
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize(
     ("zero_stage", "precision", "offload"),
     [
@@ -169,7 +168,7 @@ def peak_of_a_step(tree: dict[str, Any]) -> tuple[int, int]:
     return min(peaks) - before, run.mesh.place.pp_rank
 
 
-@pytest.mark.every(4)
+@pytest.mark.every(3)
 @pytest.mark.parametrize(
     ("layout", "model", "changes"),
     [

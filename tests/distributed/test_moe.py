@@ -50,7 +50,6 @@ def test_layout_equals_one_rank(folder: Path, reference: Any, layout: TestedLayo
     assert_same_training(_train(folder, layout), reference)
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("layout", [ZERO3, SEQUENCE_ZERO2], ids=str)
 def test_recomputed_experts_give_the_same_losses(folder: Path, reference: Any, layout: TestedLayout) -> None:
     kept, _ = _train(folder, layout, run_dir=str(folder / f"kept-{layout}"))
@@ -62,7 +61,6 @@ def test_recomputed_experts_give_the_same_losses(folder: Path, reference: Any, l
 BF16 = {"training": {"precision": "bf16"}}
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize(
     ("layout", "changes"),
     [(TENSOR, {}), (SEQUENCE_ZERO3, {}), (TENSOR_DATA, BF16), (SPLIT, {}), (SPLIT_ZERO1, BF16)],

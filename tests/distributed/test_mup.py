@@ -21,7 +21,6 @@ def _losses(folder: Path, kind: str, width: int, **model: object) -> list[float]
     return [loss for _, loss, _ in run_ranks(1, train_steps, tree, STEPS)[0]]
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("kind", ["adamw", "adafactor"])
 def test_the_learning_rate_of_a_narrow_model_is_that_of_a_wide_one(tmp_path: Path, kind: str) -> None:
     narrow, wide = (_losses(tmp_path, kind, width, init="mup", mup_base_hidden_size=32) for width in (32, 512))

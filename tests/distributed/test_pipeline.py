@@ -72,7 +72,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_switches_mean_the_same_on_every_stage(folder: Path, variant: str) -> None:
     changes = VARIANTS[variant]
@@ -86,7 +85,6 @@ def test_switches_mean_the_same_on_every_stage(folder: Path, variant: str) -> No
 SAME = [(TWO, "fp32"), (TWO, "bf16"), (layout(4, 2, 1, 2), "bf16"), (layout(4, 1, 2, 2), "fp32")]
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize(("layout", "precision"), SAME, ids=str)
 def test_same_layout_resumes_bit_for_bit(folder: Path, layout: TestedLayout, precision: str) -> None:
     name = f"same-{layout}-{precision}"
@@ -105,7 +103,6 @@ PAIRS = [
 ]
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize(("before", "after", "model"), PAIRS, ids=str)
 def test_another_number_of_stages_goes_on_with_the_same_samples(folder: Path, before, after, model: str) -> None:
     name = f"{before}-{after}-{model}"

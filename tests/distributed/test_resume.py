@@ -39,7 +39,7 @@ PRECISIONS = [(layout, "fp32") for layout in SAME] + [(layout, "bf16") for layou
 """bf16 at ZeRO stage 0 is refused by the config: see test_run_config."""
 
 
-@pytest.mark.every(5)
+@pytest.mark.every(3)
 @pytest.mark.parametrize(("layout", "precision"), PRECISIONS, ids=str)
 def test_same_layout_resumes_bit_for_bit_with_dropout(folder: Path, layout: TestedLayout, precision: str) -> None:
     name = f"same-{layout}-{precision}"
@@ -71,7 +71,6 @@ PAIRS = [
 ]
 
 
-@pytest.mark.every(4)
 @pytest.mark.parametrize(
     ("before", "after", "model"), PAIRS, ids=lambda v: str(v) if isinstance(v, TestedLayout) else ""
 )
@@ -158,7 +157,6 @@ def test_other_data_behind_the_same_path_is_refused(tmp_path: Path) -> None:
         run_ranks(1, train_steps, tree, END)
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize("fsync", range(1, 11))
 def test_kill_minus_nine_at_each_write_of_a_save(folder: Path, fsync: int) -> None:
     """A save syncs ten times; before each of them the process dies. Nothing older is lost, nothing half is taken."""

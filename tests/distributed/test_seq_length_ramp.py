@@ -38,7 +38,6 @@ def expected(folder: Path):
     return run_ranks(1, train_steps, _tree(folder, "one", ONE_RANK), END)[0]
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_a_ramp_is_the_same_on_every_layout_and_resumes_within(folder: Path, expected, layout: TestedLayout) -> None:
     tree = _tree(folder, str(layout), layout)

@@ -94,7 +94,6 @@ LAYOUTS = [
 ADAFACTOR = [(TestedLayout(2, 0, 1), "fp32", "adafactor"), (TestedLayout(2, 2, 1), "bf16", "adafactor")]
 
 
-@pytest.mark.every(4)
 @pytest.mark.parametrize(("layout", "precision", "kind"), [(*each, "adamw") for each in LAYOUTS] + ADAFACTOR, ids=str)
 def test_a_skipped_step_leaves_no_trace(layout: TestedLayout, precision: str, kind: str, tmp_path: Path) -> None:
     tree = run_tree(

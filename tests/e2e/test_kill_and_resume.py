@@ -134,7 +134,6 @@ def test_sigterm_saves_and_the_same_command_goes_on(uninterrupted) -> None:
     assert events[-1] == "done"
 
 
-@pytest.mark.long
 def test_another_layout_after_a_kill_says_what_changed(uninterrupted) -> None:
     folder, expected = uninterrupted
     config = _config(folder, "moved")
