@@ -1,9 +1,7 @@
 """CPU or CUDA: what follows from the choice."""
 
 import contextlib
-import ctypes
 import os
-import platform
 import time
 from dataclasses import dataclass
 from typing import Literal
@@ -25,10 +23,6 @@ DENSE_BF16_FLOPS = {
     "L40S": 362e12,
 }
 """Peak dense 16-bit FLOP/s by a part of the device's name, from the makers' data sheets (V100: fp16)."""
-
-
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-"""Numbers of mallopt(3)'s settings: bytes free at the heap's end before it shrinks; blocks outside the heap."""
 
 
 @dataclass(frozen=True)
@@ -110,18 +104,6 @@ def _measured_matmul_flops(size: int = 1024, repeats: int = 3) -> float:
         torch.mm(left, right)
         fastest = min(fastest, time.perf_counter() - begin)
     return 2 * size**3 / fastest
-
-
-def keep_freed_memory() -> None:
-    """Have the C library keep what tensors free for the next ones, where it is glibc, for training on a CPU.
-
-    By default it gives large blocks back to the system, which then hands out, and fills with zeros, page after page at
-    every step: some 300,000 page faults, a tenth of a step's time, in a model of 23 M parameters.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_TRIM_THRESHOLD, -1)
-        libc.mallopt(_M_MMAP_MAX, 0)
 
 
 def prepare_deepspeed() -> None:

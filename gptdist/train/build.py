@@ -27,7 +27,8 @@ from gptdist.data.order import SampleOrder
 from gptdist.data.plan import DataPlan, check_epochs
 from gptdist.data.rules import SampleRules
 from gptdist.data.sources import TrainingData, check_tokenizer, validation_sources
-from gptdist.device.device import Device, choose_device, keep_freed_memory, peak_flops
+from gptdist.device.device import Device, choose_device, peak_flops
+from gptdist.device.freed_memory import keep_freed_memory
 from gptdist.device.swapping import check_locked_memory, load_async_io
 from gptdist.errors import ConfigError
 from gptdist.mesh.groups import Mesh, ModelParallelUnit, gather_texts, make_mesh

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from gptdist.checkpoint.manifest import Progress
 from gptdist.checkpoint.proof import ledger_facts
 from gptdist.data.batches import Batch, cut_rows
+from gptdist.device.freed_memory import FreedMemory
 from gptdist.mesh.groups import max_over_ranks
 from gptdist.model.arithmetic import flops_per_token
 from gptdist.telemetry.profile import StepProfiler
@@ -40,6 +41,7 @@ def train(run: Run) -> StopReason:
     if has_ended(run):
         tell_end(run, now=False)
         return StopReason.NONE
+    freed = FreedMemory(is_used=run.device.kind == "cpu")
     profiler = StepProfiler(run.config.folder, run.config.telemetry.profile_steps, run.mesh.rank)
     # A run that was stopped in an evaluation begins with it.
     stopping, ends_early = _measure(run, agreed_reason(run), is_resumed=True)
@@ -48,6 +50,7 @@ def train(run: Run) -> StopReason:
         with profiler.step(state.step + 1):
             result = train_step(run)
         state.advance(result)
+        freed.look()
         run.heartbeat.step_done(state.step, run.clock.take_work_seconds())
         _tell_repetition(run, result.samples)
 
