@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test test-all lint format bench peers docs dist clean
+.PHONY: help install demo test lint format bench peers docs dist clean
 
 help: ## show the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gptdist needs Python 3.11 or newer; set PYTHON=python3.11")'
@@ -23,13 +23,8 @@ demo: $(INSTALLED) ## train a small model, kill it, resume it on another layout,
 	$(BIN)/gptdist demo
 
 # The start of a process keeps one core busy: two files of tests at a time, in our order. What measures time comes by itself.
-TESTED := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
-test: $(INSTALLED) ## run the tests, of the largest tables of cases a part
-	$(TESTED) -m 'not alone and not long'
-	$(BIN)/python -m pytest -m 'alone and not long'
-
-test-all: $(INSTALLED) ## run every case of every test: before a release, and after a change of what ranks do together
-	$(TESTED) -m 'not alone'
+test: $(INSTALLED) ## run the tests
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m 'not alone'
 	$(BIN)/python -m pytest -m alone
 
 lint: $(INSTALLED) ## check style and types

@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,25 +31,7 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is left to ``make test-all``, and bring the files in order, before any test is left out."""
-    _mark_long(items)
-    _sort(items)
-
-
-def _mark_long(items: list[pytest.Item]) -> None:
-    """Of a test with the mark ``every(n)`` leave the first case and each n-th from there; the others are long."""
-    seen: Counter[str] = Counter()
-    for item in items:
-        if mark := item.get_closest_marker("every"):
-            name = item.nodeid.partition("[")[0]
-            if seen[name] % mark.args[0]:
-                item.add_marker("long")
-            seen[name] += 1
-
-
-def _sort(items: list[pytest.Item]) -> None:
     """Put long files first and those of seconds last, else one worker ends minutes after the other.
 
     It takes pytest's ``--no-loadscope-reorder``: by itself xdist begins with the files of many tests, which are short.

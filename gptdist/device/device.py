@@ -96,7 +96,7 @@ def peak_flops(device: Device) -> tuple[float, str] | None:
     return None
 
 
-def _measured_matmul_flops(size: int = 1024, repeats: int = 3) -> float:
+def _measured_matmul_flops(size: int = 1024, repeats: int = 5) -> float:
     left, right = torch.ones(size, size), torch.ones(size, size)
     fastest = float("inf")
     for _ in range(repeats):

@@ -11,7 +11,7 @@ import torch
 def without_compiler() -> Iterator[None]:
     """Have what is imported within it left uncompiled, for a CPU.
 
-    To ask for the compiler imports all of it, over a second of processor time in each rank, and the first call of such
+    To ask for the compiler imports all of it, about a second of processor time in each rank, and the first call of such
     a function on a CPU would wait for a C++ compiler.
     """
     compiler = torch.compile

@@ -38,7 +38,6 @@ def expected(folder: Path):
     return run_ranks(1, train_steps, _tree(folder, "one", ONE_RANK), len(SIZES))[0]
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize(("layout", "precision"), CASES, ids=str)
 def test_a_ramp_is_plain_steps_and_resumes_within(folder: Path, expected, layout: TestedLayout, precision: str) -> None:
     name, training = f"{layout}-{precision}", {"precision": precision}

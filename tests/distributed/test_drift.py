@@ -35,7 +35,6 @@ def after_a_flip(tree: dict[str, Any], name: str | None, rank: int) -> str:
     return ""
 
 
-@pytest.mark.every(5)
 @pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout.world_size > 1], ids=str)
 def test_ranks_hold_the_same(layout: TestedLayout, tmp_path: Path) -> None:
     model = LLAMA if layout.tensor_parallel_size < 4 else {}

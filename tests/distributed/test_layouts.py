@@ -46,7 +46,6 @@ CASES = [
 ] + [(layout, "modern") for layout in (TestedLayout(1, 2, 1), TestedLayout(1, 3, 1), *WIDE_CONTEXT_LAYOUTS)]
 
 
-@pytest.mark.every(5)
 @pytest.mark.parametrize(("layout", "model"), CASES, ids=[f"{layout}-{model}" for layout, model in CASES])
 def test_layout_equals_one_rank(folder: Path, reference, layout: TestedLayout, model: str) -> None:
     assert_same_training(_train(folder, layout, model), reference[model])

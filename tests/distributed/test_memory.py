@@ -77,7 +77,6 @@ def held_after_a_step(tree: dict[str, Any]) -> tuple[int, int]:
     return tensor_bytes() - before, run.mesh.place.pp_rank
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize(
     ("layout", "model", "precision", "kind"),
     [(*case, "adamw") for case in CASES] + KINDS,
@@ -168,7 +167,6 @@ def peak_of_a_step(tree: dict[str, Any]) -> tuple[int, int]:
     return min(peaks) - before, run.mesh.place.pp_rank
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize(
     ("layout", "model", "changes"),
     [

@@ -44,7 +44,6 @@ def reference(folder: Path) -> Trained:
     return _train(folder, ONE_RANK)
 
 
-@pytest.mark.every(5)
 @pytest.mark.parametrize("layout", [*EXPERT_LAYOUTS, *SPLIT_EXPERT_LAYOUTS], ids=str)
 def test_layout_equals_one_rank(folder: Path, reference: Any, layout: TestedLayout) -> None:
     assert_same_training(_train(folder, layout), reference)

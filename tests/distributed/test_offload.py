@@ -51,7 +51,6 @@ def reference(folder: Path) -> list[Any]:
     return run_ranks(1, train_steps, tree, END)[0]
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize(("layout", "memory", "precision"), CASES, ids=_name)
 def test_equals_one_rank_and_resumes_bit_for_bit(
     folder: Path, reference: list[Any], layout: TestedLayout, memory: dict[str, str], precision: str

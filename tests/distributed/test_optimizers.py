@@ -92,7 +92,6 @@ def one_rank(folder: Path):
     return seen
 
 
-@pytest.mark.every(5)
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_weights_move_as_on_one_rank(folder: Path, one_rank, kind: str, layout: TestedLayout) -> None:
@@ -121,7 +120,6 @@ def test_muon_takes_experts_apart_on_every_layout(folder: Path, layout: TestedLa
     assert (seen - expected).norm() < WEIGHT_TOLERANCE * STEP_NORM * expected.numel() ** 0.5
 
 
-@pytest.mark.every(4)
 @pytest.mark.parametrize("layout", [LAYOUTS[0], LAYOUTS[1], LAYOUTS[5]], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_same_layout_resumes_bit_for_bit(folder: Path, kind: str, layout: TestedLayout) -> None:
@@ -130,7 +128,6 @@ def test_same_layout_resumes_bit_for_bit(folder: Path, kind: str, layout: Tested
     assert run_ranks(layout.world_size, train_steps, tree, 5)[0] == whole[3:]
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize(("before", "after"), [(LAYOUTS[4], LAYOUTS[0]), (LAYOUTS[2], LAYOUTS[3])], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_other_layout_goes_on(folder: Path, kind: str, before: TestedLayout, after: TestedLayout) -> None:

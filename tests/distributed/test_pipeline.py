@@ -53,7 +53,6 @@ def reference(folder: Path):
     return {model: _train(folder, ONE_RANK, model) for model in MODELS}
 
 
-@pytest.mark.every(5)
 @pytest.mark.parametrize(("layout", "model"), EQUAL, ids=[f"{layout}-{model}" for layout, model in EQUAL])
 def test_layout_equals_one_rank(folder: Path, reference, layout: TestedLayout, model: str) -> None:
     assert_same_training(_train(folder, layout, model), reference[model])

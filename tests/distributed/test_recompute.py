@@ -49,7 +49,6 @@ def kept_bytes(tree: dict[str, Any]) -> int:
     return sum(kept.values())
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 @pytest.mark.parametrize("model", [GPT2 | DROPOUT, MODERN], ids=["gpt2", "modern"])
 def test_losses_are_those_of_kept_activations(layout: TestedLayout, model: dict[str, Any], tmp_path: Path) -> None:

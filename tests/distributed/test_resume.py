@@ -39,7 +39,6 @@ PRECISIONS = [(layout, "fp32") for layout in SAME] + [(layout, "bf16") for layou
 """bf16 at ZeRO stage 0 is refused by the config: see test_run_config."""
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize(("layout", "precision"), PRECISIONS, ids=str)
 def test_same_layout_resumes_bit_for_bit_with_dropout(folder: Path, layout: TestedLayout, precision: str) -> None:
     name = f"same-{layout}-{precision}"

@@ -25,8 +25,6 @@ from tests.support.matrix import (
 from tests.support.ranks import run_ranks
 
 ONE_RANK = TestedLayout(1, 0, 1)
-EVERY = 7
-"""Of the layouts `make test` takes each so many-th: as no switch has 7 settings, all settings are among them."""
 
 
 class Saved(NamedTuple):
@@ -47,15 +45,13 @@ def _tree(folder: Path, name: str, layout: TestedLayout) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Saved:
-    """Return the state as all layouts write it; without the long tests, as the others' layouts do."""
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
     folder = tmp_path_factory.mktemp("matrix")
-    layouts = ALL_LAYOUTS[::EVERY] if "not long" in request.config.option.markexpr else ALL_LAYOUTS
     state_file = str(folder / "state.safetensors")
     (next_step,) = run_ranks(1, train_source, _tree(folder, "source", ONE_RANK), state_file)
     source = folder / "source" / "checkpoints" / f"step_{STEP:08d}"
     by_layout, different = {}, {}
-    for layout in dict.fromkeys(map(storage_twin, layouts)):
+    for layout in dict.fromkeys(map(storage_twin, ALL_LAYOUTS)):
         run_ranks(layout.world_size, save_again, _tree(folder, f"from-{layout}", layout), str(source))
         by_layout[layout] = folder / f"from-{layout}" / "checkpoints" / source.name
         assert not verify(by_layout[layout])
@@ -67,14 +63,12 @@ def test_matrix_holds_every_layout() -> None:
     assert len(ALL_LAYOUTS) == len(set(ALL_LAYOUTS)) == 90
 
 
-@pytest.mark.long
 def test_ways_to_write_differ(saved: Saved) -> None:
     """Else the matrix would load the same files again and again."""
     assert len(saved.different) == 28
     assert len(CheckpointReader(Path(saved.different[0])).tensor_names) > 50
 
 
-@pytest.mark.every(EVERY)
 @pytest.mark.parametrize("layout", ALL_LAYOUTS, ids=str)
 def test_resumes_from_every_layout(saved: Saved, layout: TestedLayout) -> None:
     """Weights and moments are bit-equal to what one rank had in memory; so is what this layout then saves itself."""
@@ -92,7 +86,6 @@ def test_resumes_from_every_layout(saved: Saved, layout: TestedLayout) -> None:
     assert files_of(own) == files_of(saved.by_layout[storage_twin(layout)]), "what it stands for in this matrix"
 
 
-@pytest.mark.every(3)
 @pytest.mark.parametrize("other", [TestedLayout(1, 1, 1), TestedLayout(2, 3, 1), TestedLayout(2, 2, 2)], ids=str)
 def test_three_stages_and_back(tmp_path: Path, other: TestedLayout) -> None:
     """Four layers do not divide into them; six do."""

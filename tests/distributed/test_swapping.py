@@ -48,7 +48,6 @@ def _memory(folder: Path, what: tuple[str, ...]) -> dict[str, str]:
     return dict.fromkeys(what, "nvme") | {"nvme_path": str(folder / "disk")}
 
 
-@pytest.mark.every(2)
 @pytest.mark.parametrize(
     ("layout", "what", "precision", "kind", "checkpoints"),
     [
